@@ -1,0 +1,60 @@
+"""Every error a user can cause, as one tree.
+
+    FakeNewsError
+    ├── ConfigError      an option is unknown, mistyped, or contradicts another
+    ├── DataError        a file, column or row cannot be used
+    ├── FeatureError     features cannot be computed from this input
+    ├── EncoderError     pretrained weights are missing, damaged or unreachable
+    ├── TrainingError    a run cannot start, or cannot be continued
+    ├── TrackingError    the MLflow store is locked, unreachable or refuses us
+    └── BundleError      a bundle is incomplete, changed or of another format
+
+The command line prints such an error as one line (what, where, what to do) and exits
+with status 1; anything else is a bug and keeps its traceback.
+"""
+
+from collections.abc import Sequence
+
+
+class FakeNewsError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+
+class _Faults(FakeNewsError):
+    """An error that reports all faults found at once.
+
+    Args:
+        faults: One message, or all of them, in the order found.
+    """
+
+    def __init__(self, faults: str | Sequence[str]) -> None:
+        self.faults = [faults] if isinstance(faults, str) else list(faults)
+        super().__init__("; ".join(self.faults))
+
+
+class ConfigError(_Faults):
+    """An option is unknown, mistyped, or contradicts another."""
+
+
+class DataError(_Faults):
+    """A file, column or row cannot be used."""
+
+
+class FeatureError(FakeNewsError):
+    """Features cannot be computed from this input."""
+
+
+class EncoderError(FakeNewsError):
+    """Pretrained weights are missing, damaged or unreachable."""
+
+
+class TrainingError(FakeNewsError):
+    """A run cannot start, or cannot be continued."""
+
+
+class TrackingError(FakeNewsError):
+    """The MLflow store is locked, unreachable or refuses us."""
+
+
+class BundleError(FakeNewsError):
+    """A bundle is incomplete, changed or of another format."""
