@@ -1,0 +1,114 @@
+"""The evaluation report as one HTML page that needs no other file."""
+
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+_TEMPLATE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Evaluation report</title>
+<style>
+  body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
+         max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
+  h1 { font-size: 1.6rem; margin-bottom: .2rem; }
+  h2 { font-size: 1.1rem; margin: 1.8rem 0 .4rem; }
+  p { max-width: 75ch; margin: .3rem 0; overflow-wrap: anywhere; }
+  .figures { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0; }
+  .figures div { border: 1px solid #ddd; border-radius: 6px; padding: .5rem 1rem; }
+  .figures b { display: block; font-size: 1.7rem; }
+  .figures small, .note { color: #5a5a5a; }
+  .tables, .plots { display: grid; gap: 0 2rem; align-items: start;
+                    grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); }
+  .scroll { overflow-x: auto; }
+  table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+  th, td { padding: .25rem .6rem; border-bottom: 1px solid #e5e5e5; text-align: right; }
+  th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; }
+  thead th { border-bottom: 2px solid #999; }
+  figure { margin: .6rem 0; }
+  figure.wide { grid-column: 1 / -1; }
+  img { max-width: 100%; height: auto; }
+</style>
+</head>
+<body>
+{% macro grid(headings, lines) %}
+<div class="scroll"><table>
+<thead>
+<tr>{% for heading in headings %}<th scope="col">{{ heading }}</th>{% endfor %}</tr>
+</thead>
+<tbody>
+{% for line in lines %}
+<tr>{% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table></div>
+{% endmacro %}
+<h1>Evaluation report</h1>
+<p>{{ "{:,}".format(evaluation.rows) }} rows of {{ evaluation.classes | length }} classes.
+Positive class: <strong>{{ evaluation.positive }}</strong>
+({{ "{:.1%}".format(base_rate) }} of the rows
+{%- if evaluation.classes | length == 2 %}
+, which is the average precision of guessing
+{%- endif %}
+).
+{% if evaluation.threshold is not none %}
+Decided <strong>{{ evaluation.positive }}</strong> where its probability is at least
+{{ "{:.3f}".format(evaluation.threshold) }}.
+{% else %}
+Decided: the most probable class.
+{% endif %}
+Temperature {{ "{:.3f}".format(evaluation.temperature) }}.</p>
+<div class="figures">
+{% for title, value, interval, _ in metrics[:3] %}
+<div>{{ title }}<b>{{ value }}</b><small>95%: {{ interval }}</small></div>
+{% endfor %}
+</div>
+<div class="tables">
+<section>
+<h2>Metrics</h2>
+{{ grid(["Metric", "Value", "95% interval", "Before scaling"], metrics) }}
+<p class="note">Of log loss, Brier score and calibration error, lower is better. Scaling is
+the division of the logits by the temperature. Intervals: bootstrap over rows.
+n/a: these rows do not define it.</p>
+</section>
+<section>
+<h2>By class</h2>
+{{ grid(["Class", "Precision", "Recall", "F1", "Rows"], per_class) }}
+</section>
+</div>
+<h2>Slices</h2>
+{{ grid(slice_headings, slices) }}
+<p class="note">Average precision rises with the share of positives: where it differs, compare
+by AUROC. A slice too small to judge, or of one class, shows n/a.</p>
+{% if images %}
+<h2>Plots</h2>
+<div class="plots">
+{% for name, data in images.items() %}
+<figure{% if name == "learning curves" %} class="wide"{% endif %}>
+<img alt="{{ name }}" src="data:image/png;base64,{{ data }}"></figure>
+{% endfor %}
+</div>
+{% endif %}
+</body>
+</html>
+"""
+
+
+def render(*, evaluation: Any, **content: Any) -> str:
+    """The page, everything in it escaped.
+
+    Args:
+        evaluation: The `Evaluation` it is about.
+        **content: `metrics`, `per_class` and `slices` as lists of lines of cells,
+            `slice_headings`, and `images`: plot name to base64 of a PNG.
+    """
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    support = evaluation.metrics[f"support/{evaluation.positive}"]
+    return environment.from_string(_TEMPLATE).render(
+        evaluation=evaluation, base_rate=support / evaluation.rows, **content
+    )
