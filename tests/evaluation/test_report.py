@@ -149,7 +149,7 @@ def test_json_is_strict_and_undefined_is_null():
     assert content["metrics"]["accuracy"] == 1
     assert content["slices"][0]["macro_f1"] is None
     assert content["threshold"] is None
-    assert "n/a" in printed(found)
+    assert re.search(r"AUROC +n/a +n/a *\n", printed(found))
 
 
 def test_table_shows_metrics_intervals_and_classes(evaluation):
@@ -159,6 +159,8 @@ def test_table_shows_metrics_intervals_and_classes(evaluation):
     assert re.search(rf"Average precision +{value:.3f} +{low:.3f} to {high:.3f}", shown)
     assert re.search(rf"real +{evaluation.metrics['precision/real']:.3f} ", shown)
     assert "200 rows" in shown
+    before = evaluation.uncalibrated["ece_before"]
+    assert re.search(rf"\(ECE\) +{evaluation.metrics['ece']:.3f} +{before:.3f}", shown)
 
 
 def test_written_files(evaluation, tmp_path):

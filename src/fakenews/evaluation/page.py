@@ -71,8 +71,8 @@ Temperature {{ "{:.3f}".format(evaluation.temperature) }}.</p>
 <h2>Metrics</h2>
 {{ grid(["Metric", "Value", "95% interval", "Before scaling"], metrics) }}
 <p class="note">Of log loss, Brier score and calibration error, lower is better. Scaling is
-the division of the logits by the temperature. Intervals: bootstrap over rows.
-n/a: these rows do not define it.</p>
+the division of the logits by the temperature. Intervals: bootstrap over rows
+(of the calibration error it would be biased). n/a: these rows do not define it.</p>
 </section>
 <section>
 <h2>By class</h2>

@@ -228,8 +228,10 @@ def _write_files(evaluation: Evaluation, figures: Mapping[str, Figure], folder: 
 def _metric_lines(evaluation: Evaluation) -> list[list[str]]:
     lines = []
     for name, title in METRIC_NAMES.items():
-        low, high = evaluation.intervals.get(name, (math.nan, math.nan))
-        interval = "n/a" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+        interval = ""
+        if name in evaluation.intervals:
+            low, high = evaluation.intervals[name]
+            interval = "n/a" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
         before = evaluation.uncalibrated.get(f"{name}_before")
         shown_before = "" if before is None else _shown(before)
         lines.append([title, _shown(evaluation.metrics[name]), interval, shown_before])
