@@ -125,8 +125,9 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]] | N
         All of them, or None when there is no file or it is damaged (logged).
     """
     try:
-        # The zip format holds a checksum of every array.
-        with np.load(path, allow_pickle=False) as archive:
+        # The zip format holds a checksum of every array. Opened here, because numpy
+        # leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in names}
     except FileNotFoundError:
         return None

@@ -211,8 +211,9 @@ def _is_url(codes_K: NDArray[np.uint32], starts_W: NDArray[np.int64]) -> NDArray
     def at(offset: int, character: str) -> NDArray[np.bool_]:
         # Past the end stands the last code point, the closing line break.
         codes_W = codes_K[np.minimum(starts_W + offset, len(codes_K) - 1)]
-        same_W: NDArray[np.bool_] = np.isin(codes_W, [ord(character), ord(character.upper())])
-        return same_W
+        lower_W: NDArray[np.bool_] = codes_W == ord(character)
+        upper_W: NDArray[np.bool_] = codes_W == ord(character.upper())
+        return lower_W | upper_W
 
     url_W = at(0, "w") & at(1, "w") & at(2, "w") & at(3, ".")
     slash_K = codes_K == ord("/")
