@@ -6,6 +6,7 @@
     ├── FeatureError     features cannot be computed from this input
     ├── EncoderError     pretrained weights are missing, damaged or unreachable
     ├── TrainingError    a run cannot start, or cannot be continued
+    ├── Interrupted      a run was stopped from outside, and can be continued
     ├── TrackingError    the MLflow store is locked, unreachable or refuses us
     └── BundleError      a bundle is incomplete, changed or of another format
 
@@ -50,6 +51,19 @@ class EncoderError(FakeNewsError):
 
 class TrainingError(FakeNewsError):
     """A run cannot start, or cannot be continued."""
+
+
+class Interrupted(FakeNewsError):
+    """A run was stopped from outside, saved its state, and can be continued.
+
+    Args:
+        message: What stopped it and how to continue.
+        status: Exit status of the process.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        self.status = status
+        super().__init__(message)
 
 
 class TrackingError(FakeNewsError):

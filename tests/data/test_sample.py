@@ -206,6 +206,15 @@ def test_rows_must_be_a_whole_number(rows):
         generate(rows)
 
 
+def test_rates_must_be_numbers():
+    with pytest.raises(ConfigError) as caught:
+        generate(5, positive_rate="0.3", drift=Drift(topics="much"))
+    assert [fault.split(" is")[0] for fault in caught.value.faults] == [
+        "positive_rate",
+        "drift topics",
+    ]
+
+
 @pytest.mark.parametrize("label_noise", [-0.1, 0.5, float("nan")])
 def test_noise_has_a_limit(label_noise):
     with pytest.raises(ConfigError, match=r"with a share of 0\.3 fake it must be 0 to 0\.42"):
@@ -263,6 +272,7 @@ def test_interrupted_write_leaves_nothing_and_keeps_the_old_file(tmp_path):
     old.write_text("old")
     code = f"""
 import signal
+from pathlib import Path
 from fakenews.data.sample import write
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 signal.setitimer(signal.ITIMER_REAL, 0.5)

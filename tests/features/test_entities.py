@@ -1,7 +1,10 @@
 import json
 import logging
+import multiprocessing
 import pickle
 import sqlite3
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +140,20 @@ def test_damaged_cache_gives_right_counts(tmp_path, caplog, counter):
 def test_processes_give_the_same_counts(tmp_path, counter):
     parallel = EntityCounter(processes=2, batch_size=3, cache_dir=tmp_path)
     assert np.array_equal(parallel.counts(TEXTS), counter.counts(TEXTS))
+
+
+def kill_first_child() -> None:
+    while not (children := multiprocessing.active_children()):
+        time.sleep(0.01)
+    children[0].kill()
+
+
+def test_killed_process_is_one_clear_error():
+    killer = threading.Thread(target=kill_first_child)
+    killer.start()
+    with pytest.raises(FeatureError, match=r"process counting entities died.*processes=2"):
+        EntityCounter(processes=2, batch_size=3).counts(TEXTS)
+    killer.join()
 
 
 def test_progress_bar_is_silent_when_quick(counter, capsys):

@@ -17,13 +17,12 @@ so a larger sample begins with the smaller one.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
@@ -130,23 +129,17 @@ def write(
     chunks = generate(
         rows, seed=seed, positive_rate=positive_rate, label_noise=label_noise, drift=drift
     )
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as handle:
-            temporary = Path(handle.name)
         with tqdm(total=rows, desc=path.name, unit="row", delay=1, leave=False) as bar:
             _save(temporary, path.suffix, chunks, bar)
-        temporary.chmod(0o666 & ~_umask())  # NamedTemporaryFile makes it private
         temporary.replace(path)
     except OSError as error:
         raise DataError(f"{path}: the sample cannot be written: {error}") from error
     finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink()  # already gone after a complete write
+        with suppress(OSError):
+            temporary.unlink()  # gone already after a complete write
     return path
 
 
@@ -222,12 +215,12 @@ def _check(
     rates = {"positive_rate": positive_rate}
     if drift.positive_rate is not None:
         rates["drift positive_rate"] = drift.positive_rate
-    bad = [name for name, rate in rates.items() if not 0 < rate < 1]
+    bad = [name for name, rate in rates.items() if not (_number(rate) and 0 < rate < 1)]
     faults += [f"{name} is {rates[name]}: it must lie between 0 and 1" for name in bad]
     if not bad:
         rate = rates.get("drift positive_rate", positive_rate)
         limit = 2 * rate * (1 - rate)
-        if not 0 <= label_noise <= limit:
+        if not (_number(label_noise) and 0 <= label_noise <= limit):
             faults.append(
                 f"label_noise is {label_noise}: with a share of {rate} fake it must be "
                 f"0 to {limit:.4g}, where labels are pure chance"
@@ -235,20 +228,18 @@ def _check(
     faults += [
         f"drift {name} is {value}: it must be 0 to 1"
         for name, value in {"topics": drift.topics, "rule": drift.rule}.items()
-        if not 0 <= value <= 1
+        if not (_number(value) and 0 <= value <= 1)
     ]
     if faults:
         raise ConfigError(faults)
 
 
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _whole_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _whole(path: Path, rows: int) -> bool:

@@ -119,8 +119,9 @@ class _Uniforms:
         self._bits = np.random.Philox(key=np.array([seed, number], dtype=np.uint64))
 
     def __call__(self, count: int) -> Floats:
-        high = self._bits.random_raw(count) >> np.uint64(11)
-        return high.astype(np.float64) * 2.0**-53
+        # 32 of the 64 bits: so far below 1 that no rounding below can reach it.
+        high = self._bits.random_raw(count) >> np.uint64(32)
+        return high.astype(np.float64) * 2.0**-32
 
 
 def _signals(lexicon: "_Lexicon", draw: _Uniforms, count: int, topics: float) -> Choices:

@@ -69,7 +69,7 @@ class FeaturePipeline:
         numeric: Sequence[str] = (),
         categorical: Sequence[str] = (),
         max_categories: int = 50,
-        cache_dir: Path | None = None,
+        cache_dir: str | Path | None = None,
         processes: int = 1,
     ) -> None:
         self.headline = headline
@@ -78,7 +78,11 @@ class FeaturePipeline:
         self.max_categories = max_categories
         self._check_arguments()
         self.counter = (
-            EntityCounter(model=entities, processes=processes, cache_dir=cache_dir)
+            EntityCounter(
+                model=entities,
+                processes=processes,
+                cache_dir=None if cache_dir is None else Path(cache_dir),
+            )
             if entities is not None
             else None
         )

@@ -1,0 +1,5 @@
+"""Tracking of runs."""
+
+
+def none() -> None:
+    """The logger of `logger=none`."""

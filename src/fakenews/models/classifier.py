@@ -1,0 +1,193 @@
+"""The LightningModule: a network, its loss, its optimizer, and nothing else.
+
+Shapes: B batch, T tokens, F tabular features, C classes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from fakenews.errors import TrainingError
+from fakenews.evaluation.calibration import softmax
+from fakenews.evaluation.metrics import classification_metrics
+from fakenews.models.networks import Network
+
+_EPOCH_METRICS = ("average_precision", "macro_f1", "auroc", "accuracy", "log_loss")
+
+ClassWeights = Literal["none", "balanced", "sqrt"]
+
+
+class Batch(NamedTuple):
+    """Rows of like length; an input that the network does not read is [B, 0]."""
+
+    rows: Tensor  # [B] row numbers in the split, int64
+    input_ids: Tensor  # [B, T] int64
+    attention_mask: Tensor  # [B, T] int64
+    tabular: Tensor  # [B, F] float32
+    labels: Tensor  # [B] int64
+
+
+class Classifier(L.LightningModule):
+    """Trains a network on batches of text and tabular features.
+
+    Args:
+        network: Makes the network from `encoder`, `tabular_dim` and `num_classes`.
+        encoder: The text encoder, or None for a network that reads no text.
+        tabular_dim: Number F of tabular features.
+        classes: Class names; their order is the order of the logits.
+        positive: The class of interest.
+        class_counts: Training rows of each class, for `class_weights`.
+        optimizer: Makes the optimizer from parameter groups.
+        scheduler: Makes the learning-rate schedule, stepped after each optimizer step,
+            from the optimizer and `total_steps`.
+        class_weights: Weight of each class in the loss: equal; inverse to its frequency
+            (`balanced`); or to the square root of it (`sqrt`).
+        focal_gamma: Focusing parameter of the focal loss (Lin et al. 2017, "Focal Loss
+            for Dense Object Detection"); 0 is plain cross-entropy.
+        label_smoothing: Share of the target spread over all classes.
+        layer_decay: Factor on the learning rate from each encoder layer to the one
+            below it (Howard and Ruder 2018, "Universal Language Model Fine-tuning").
+        head_lr_scale: Factor on the learning rate of all but the encoder.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: Callable[..., Network],
+        encoder: nn.Module | None,
+        tabular_dim: int,
+        classes: Sequence[str],
+        positive: str,
+        class_counts: Mapping[str, int],
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., LRScheduler],
+        class_weights: ClassWeights = "none",
+        focal_gamma: float = 0.0,
+        label_smoothing: float = 0.0,
+        layer_decay: float = 1.0,
+        head_lr_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.network = network(
+            encoder=encoder, tabular_dim=tabular_dim, num_classes=len(classes)
+        )
+        self.classes = list(classes)
+        self.positive = positive
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.focal_gamma = focal_gamma
+        self.label_smoothing = label_smoothing
+        self.layer_decay = layer_decay
+        self.head_lr_scale = head_lr_scale
+        counts = torch.tensor([class_counts[name] for name in classes], dtype=torch.float32)
+        power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[class_weights]
+        # Scaled so that the mean weight of a training row is 1: the learning rate keeps
+        # its meaning.
+        weights = counts.pow(-power)
+        self.weights: Tensor
+        self.register_buffer(
+            "weights", weights * counts.sum() / (weights * counts).sum(), persistent=False
+        )
+        self._validation: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def loss(self, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+        """Weighted, smoothed, focal cross-entropy, averaged over the batch's rows."""
+        loss_B = functional.cross_entropy(
+            logits_BC, labels_B, reduction="none", label_smoothing=self.label_smoothing
+        )
+        if self.focal_gamma:
+            p_B = logits_BC.softmax(1).gather(1, labels_B[:, None])[:, 0]
+            loss_B = (1 - p_B) ** self.focal_gamma * loss_B
+        # Over rows, not over weights: otherwise a batch of one class would undo them.
+        return (self.weights[labels_B] * loss_B).mean()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of a batch.
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        logits_BC = self.network(batch.input_ids, batch.attention_mask, batch.tabular)
+        loss = self.loss(logits_BC, batch.labels)
+        # Looked at now and then only: on a GPU each look waits for the device.
+        if batch_idx % self.trainer.log_every_n_steps == 0 and not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss.item()} at step {self.global_step}: lower optimizer.lr "
+                "or raise scheduler.warmup"
+            )
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.labels))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect the logits of a batch; metrics need all of them."""
+        del batch_idx
+        logits_BC = self.network(batch.input_ids, batch.attention_mask, batch.tabular)
+        self._validation.append((batch.rows, logits_BC.double(), batch.labels))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics over every validation row, counted once."""
+        rows, logits, labels = (torch.cat(column) for column in zip(*self._validation, strict=True))
+        self._validation.clear()
+        _, logits_NC, labels_N = self._gathered(rows, logits, labels)
+        probabilities = softmax(logits_NC)
+        metrics = classification_metrics(
+            probabilities, labels_N, classes=self.classes, positive=self.positive
+        )
+        self.log_dict({f"val/{name}": metrics[name] for name in _EPOCH_METRICS})
+
+    def _gathered(self, *columns: Tensor) -> list[np.ndarray[Any, Any]]:
+        """Every rank's rows, sorted by row number, each row once."""
+        arrays = [column.cpu().numpy() for column in columns]
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, arrays)
+            arrays = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        _, first = np.unique(arrays[0], return_index=True)
+        return [array[first] for array in arrays]
+
+    def configure_optimizers(self) -> Any:
+        """One parameter group for each depth, with its learning rate and weight decay."""
+        optimizer = self.optimizer(list(self.parameter_groups()))
+        scheduler = self.scheduler(
+            optimizer, total_steps=int(self.trainer.estimated_stepping_batches)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def parameter_groups(self) -> Iterator[dict[str, Any]]:
+        """Split trainable parameters by depth, and by whether they decay.
+
+        Biases and norms (parameters of one dimension) do not decay. The head comes
+        first, then the encoder's layers from the top, then its embeddings.
+        """
+        network = self.network
+        encoder = network.encoder if network.reads_text else None
+        learning_rate = float(self.optimizer.keywords["lr"])  # type: ignore[attr-defined]
+        in_encoder = {id(p) for p in encoder.parameters()} if encoder is not None else set()
+        depths = [(self.head_lr_scale, [p for p in self.parameters() if id(p) not in in_encoder])]
+        if encoder is not None:
+            layers = list(reversed(encoder.layers))
+            in_layers = {id(p) for layer in layers for p in layer.parameters()}
+            depths += [
+                (self.layer_decay**depth, list(layer.parameters()))
+                for depth, layer in enumerate(layers)
+            ]
+            rest = [p for p in encoder.parameters() if id(p) not in in_layers]
+            depths.append((self.layer_decay ** len(layers), rest))
+        for scale, parameters in depths:
+            trainable = [p for p in parameters if p.requires_grad]
+            decaying = [p for p in trainable if p.ndim > 1]
+            plain = [p for p in trainable if p.ndim <= 1]
+            if decaying:
+                yield {"params": decaying, "lr": learning_rate * scale}
+            if plain:
+                yield {"params": plain, "lr": learning_rate * scale, "weight_decay": 0.0}

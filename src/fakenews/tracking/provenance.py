@@ -1,0 +1,63 @@
+"""Where a run comes from: commit, uncommitted changes, package versions."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = (
+    "fakenews",
+    "torch",
+    "lightning",
+    "transformers",
+    "tokenizers",
+    "spacy",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "hydra-core",
+    "mlflow",
+    "optuna",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape a model."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def all_packages() -> list[str]:
+    """Every installed package as `name==version`, sorted."""
+    return sorted(
+        f"{found.metadata['Name']}=={found.version}"
+        for found in importlib.metadata.distributions()
+    )
+
+
+def git(root: Path) -> dict[str, Any]:
+    """`commit` and `diff` of a working copy; both None outside one."""
+    commit = _git(root, "rev-parse", "HEAD")
+    diff = _git(root, "diff", "HEAD") if commit else None
+    return {"commit": commit, "diff": diff or None}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(  # noqa: S603 fixed arguments
+            ["git", *arguments],  # noqa: S607
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,116 @@
+"""Run folders: what state a run is in, and which one `resume` means.
+
+A run folder holds everything a run leaves:
+
+    run.json        state, MLflow run id
+    config.yaml     resolved configuration
+    checkpoints/    best-*.ckpt, last.ckpt
+    audit.json, data.json, plots/, metrics.json, report.html
+    bundle/         what predicts
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from fakenews.errors import ConfigError, TrainingError
+
+State = Literal["running", "interrupted", "failed", "finished"]
+
+_RECORD = "run.json"
+LAST = "checkpoints/last.ckpt"
+
+
+class RunFolder:
+    """One run's folder, locked while a process works in it.
+
+    Args:
+        path: Made if it does not exist.
+
+    Raises:
+        TrainingError: Another process works in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(path / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise TrainingError(
+                f"{path} is in use by another process: wait for it, or start without resume"
+            ) from error
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """Where training can continue, if it was saved."""
+        checkpoint = self.path / LAST
+        return checkpoint if checkpoint.is_file() else None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `note` has written so far."""
+        return _record(self.path)
+
+    def note(self, **values: Any) -> None:
+        """Add values to the folder's record; the change is all or nothing."""
+        record = self.record | values
+        temporary = self.path / f"{_RECORD}.tmp"
+        temporary.write_text(json.dumps(record, indent=2) + "\n")
+        temporary.replace(self.path / _RECORD)
+
+    def release(self) -> None:
+        """Let other processes work in the folder."""
+        self._lock.release()
+
+
+def find_run(runs: Path, resume: str) -> Path | None:
+    """The run folder that `resume` means; None starts a new one.
+
+    Args:
+        runs: Folder of the runs of one name.
+        resume: `auto` for the latest unfinished run that has a checkpoint, or a run
+            folder.
+
+    Raises:
+        ConfigError: The folder has no checkpoint to continue from.
+    """
+    if resume != "auto":
+        folder = Path(resume)
+        if not (folder / LAST).is_file():
+            raise ConfigError(
+                f"resume={resume}: {folder / LAST} does not exist; give a run folder, or auto"
+            )
+        return folder
+    for folder in sorted(runs.glob("*/"), key=lambda path: path.name, reverse=True):
+        unfinished = _record(folder).get("state") in ("running", "interrupted", "failed")
+        if unfinished and (folder / LAST).is_file() and not _in_use(folder):
+            return folder
+    return None
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((folder / _RECORD).read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _in_use(folder: Path) -> bool:
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError):
+        return True
+    lock.release()
+    return False
+
+
+def is_main_process() -> bool:
+    """Whether this process writes the run's artefacts (rank 0 of a launcher)."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"

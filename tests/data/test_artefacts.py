@@ -1,0 +1,47 @@
+"""Artefacts: what format gives away."""
+
+import pandas as pd
+import pytest
+
+from fakenews.data.artefacts import NAMES, artefacts
+from fakenews.data.cleaning import remove_cues
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A plain headline", set()),
+        ("It ends. \n", {"final_stop", "line_break"}),
+        ("Really?!", {"final_exclamation_or_question"}),
+        ("It doesnâ€™t", {"mojibake"}),
+        ("MuÃ±iz", {"mojibake"}),
+        ("Âge et Ãlterer", set()),
+        ("See HTTPS://t.co/x", {"url"}),
+        ("Thanks @WHO", {"mention_or_hashtag"}),
+        ("Mail me@example.org", set()),
+        ("#Covid", {"mention_or_hashtag"}),
+        ('"Said so', {"quoted"}),
+        ("It’s – so", {"typographic"}),
+        ("The WHO and UNICEF", {"all_caps_word"}),
+        ("lower case", {"starts_lower"}),
+        ("", set()),
+    ],
+)
+def test_each_artefact(text: str, expected: set[str]) -> None:
+    found = artefacts(pd.Series([text]))
+    assert {name for name in NAMES if found[name][0]} == expected
+
+
+def test_the_frame_follows_the_index() -> None:
+    found = artefacts(pd.Series(["a.", "b"], index=[7, 3]))
+    assert list(found.index) == [7, 3]
+    assert tuple(found.columns) == NAMES
+    assert (found.dtypes == bool).all()
+    assert artefacts(pd.Series([], dtype="str")).shape == (0, len(NAMES))
+
+
+def test_nothing_is_left_after_cues_are_removed() -> None:
+    written = ["It doesnâ€™t END.", "What\nnow?!", "“See https://t.co/x #Now”", "AFTER @WHO..."]
+    found = artefacts(pd.Series([remove_cues(text) for text in written]))
+    assert (found.nunique() == 1).drop("mojibake").all()
+    assert found.drop(columns=["starts_lower", "mojibake"]).to_numpy().sum() == 0

@@ -1,0 +1,24 @@
+"""Train a classifier: data, features, model, fit, calibrate, evaluate, bundle, track."""
+
+from typing import TYPE_CHECKING
+
+import hydra
+
+from fakenews import cli
+from fakenews.config import TARGETS
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@hydra.main(config_path="conf", config_name="train", execution_whitelist=TARGETS)
+def main(cfg: "DictConfig") -> float:
+    """Run the job that `cfg` describes; return the validation metric."""
+    # Imported here: `--help` and `--cfg` answer without them.
+    from fakenews.training.job import train
+
+    return train(cfg)
+
+
+if __name__ == "__main__":
+    cli.run(main)
