@@ -51,7 +51,6 @@ class Drift:
         positive_rate: Share of `fake` instead of the usual one; None keeps the usual.
         rule: Share of the signals that decide the label which are turned around, 0 to 1.
             The texts and the class rate stay the same: only labels move.
-
     """
 
     topics: float = 0.0
@@ -85,7 +84,6 @@ def generate(
 
     Raises:
         ConfigError: Arguments are out of range; all of them are named.
-
     """
     drift = drift or Drift()
     _check(rows, seed, positive_rate, label_noise, drift, chunk_rows=chunk_rows)
@@ -121,7 +119,6 @@ def write(
     Raises:
         ConfigError: Arguments are out of range, or the ending is another.
         DataError: The folder cannot be written to, or the disk is full.
-
     """
     path = Path(path)
     if path.suffix not in {".csv", ".parquet"}:
@@ -149,9 +146,9 @@ def fetch(
     seed: int,
     positive_rate: float,
     label_noise: float,
-    drift_topics: float = 0,
+    drift_topics: float = 0.0,
     drift_positive_rate: float | None = None,
-    drift_rule: float = 0,
+    drift_rule: float = 0.0,
     cache_dir: Path,
 ) -> list[Path]:
     """The file of a sample: the packaged one when it is that, else one made in `cache_dir`.
@@ -174,7 +171,6 @@ def fetch(
     Raises:
         ConfigError: Arguments are out of range.
         DataError: `cache_dir` cannot be written to.
-
     """
     drift = Drift(topics=drift_topics, positive_rate=drift_positive_rate, rule=drift_rule)
     arguments: dict[str, Any] = {

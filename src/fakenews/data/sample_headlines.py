@@ -80,11 +80,10 @@ def block(
 
     Returns:
         The rows; how many are fake varies as chance has it.
-
     """
     lexicon = _lexicon()
     draw = _Uniforms(seed, number)
-    # More candidates than rows, so that any class rate finds enough of each.
+    # More candidates than rows: enough of each class at all but extreme rates.
     count = 3 * BLOCK
     signals = _signals(lexicon, draw, count, topics)
     noise = _NOISE * (draw(count) + draw(count) + draw(count) - 1.5)
