@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from fakenews.data.cleaning import Cleaning, clean, remove_cues, repair
 
 # Characters that the functions treat specially, next to all others.
-_TEXTS = st.text(st.one_of(st.characters(), st.sampled_from("\u200b\u200d\u0301é #@.!\"'\n\tİß&;")))
+_TEXTS = st.text(
+    st.one_of(st.characters(), st.sampled_from("\u200b\u200d\u0301é #@.!\"'\n\tİß&;"))
+)
 
 
 def test_repair_undoes_mojibake_and_nothing_else() -> None:
     texts = ["It doesnâ€™t exist", "“Curly” QUOTES &amp; ﬁ stay", "plain", "Ã‰cole in MuÃ±iz"]
     repaired, changed = repair(texts)
-    assert repaired == ["It doesn’t exist", texts[1], "plain", "École in Muñiz"]
+    assert repaired == ["It doesn\u2019t exist", texts[1], "plain", "École in Muñiz"]
     assert changed == [True, False, False, True]
 
 
@@ -53,7 +55,7 @@ def test_clean_is_idempotent_and_one_normal_line(text: str) -> None:
         ('"It is over," she said.', 'it is over," she said'),
         ("See https://t.co/abc #StaySafe @WHO: now", "see staysafe now"),
         ("Read it at pic.twitter.com/xyz", "read it at"),
-        ("Hospital Muñiz — it’s full…", "hospital muniz - it's full"),
+        ("Hospital Muñiz — it\u2019s full…", "hospital muniz - it's full"),
         ("17 tests &amp; 2 deaths", "17 tests & 2 deaths"),
         ("lost \ufffd\ufffd byte", "lost byte"),
         ("mail me@example.org", "mail me@example.org"),
@@ -79,14 +81,21 @@ def test_remove_cues_is_idempotent_and_keeps_something(text: str) -> None:
 
 def test_remove_cues_forgets_how_a_text_was_written() -> None:
     plain = "the vaccine was approved"
-    written = ['"The vaccine was APPROVED."', "The vaccine\nwas approved!", "@x " + plain + " ..."]
+    written = [
+        '"The vaccine was APPROVED."',
+        "The vaccine\nwas approved!",
+        "@x " + plain + " ...",
+    ]
     assert {remove_cues(text) for text in written} == {plain}
 
 
-def test_huge_and_hostile_texts_take_linear_time() -> None:
-    for text in ("@" * 200_000, "#" * 200_000, "\u200d" * 200_000, "." * 200_000, "&amp;" * 40_000):
-        assert remove_cues(clean(text))
-        assert len(clean(text)) <= len(text)
+@pytest.mark.parametrize(
+    "unit", ["@", "#", ".", "@a", "&amp;", "t.co/", "Ã", "é\u200d", "#a@b"]
+)
+def test_long_runs_are_handled(unit: str) -> None:
+    # A pattern that backtracks would take hours on these.
+    text = clean(unit * 100_000)
+    assert 0 < len(remove_cues(text)) <= len(text)
 
 
 def test_cleaning_reports_what_it_did() -> None:

@@ -23,7 +23,7 @@ _PATTERNS = {
     "mention_or_hashtag": r"(?:^|[^\w@#])[@#]\w",
     "quoted": "^\\s*[\"'\u2018\u201c\u00ab]|[\"'\u2019\u201d\u00bb]\\s*$",
     "typographic": "[\u2018-\u201f\u2013\u2014\u2026\u00ab\u00bb]",
-    "all_caps_word": r"\b[A-Z]{4,}\b",
+    "all_caps_word": r"(?<![/\w])[A-Z]{4,}\b(?!://)",
     "starts_lower": r"^[^A-Za-z]*[a-z]",
 }
 

@@ -9,7 +9,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from dataclasses import dataclass
 
 import ftfy
 
@@ -27,8 +26,9 @@ _BLANK = re.compile("[\x00-\x1f\x7f-\x9f\u115f\u1160\u2800\u3164\uffa0]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 _URL = re.compile(r"(?:https?://|www\.)\S+|\b(?:t\.co|bit\.ly|pic\.twitter\.com)/\S+")
-_MENTION = re.compile(r"(?<![\w@])@+\w+:?")
-_HASH = re.compile(r"[#\uff03]+(?=\w)")
+_MENTION = re.compile(r"(?<![\w@])(?:@+\w+:?)+")
+# Possessive and only from the first sign on: a run of signs takes linear time.
+_HASH = re.compile(r"(?<![#\uff03])[#\uff03]++(?=\w)")
 _REPLACEMENT = re.compile("\ufffd+")
 _ACCENT = re.compile("(?<=[a-z])[\u0300-\u036f]+")
 _TYPOGRAPHY = str.maketrans(
@@ -41,37 +41,6 @@ _TYPOGRAPHY = str.maketrans(
 )
 _OPENING = "\"' "
 _CLOSING = "\"' .,;:!?|-\u3002\uff01\uff1f"
-
-
-@dataclass(frozen=True)
-class Cleaned:
-    """Cleaned texts [N], which had a wrong decoding [N], and which were cut [N]."""
-
-    texts: list[str]
-    repaired: list[bool]
-    clipped: list[bool]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cleaning:
-    """From texts as decoded to texts as a model gets them; a bundle carries its fields.
-
-    Attributes:
-        normalise: Remove what format alone gives away (`remove_cues`) too.
-        max_chars: Characters after which a text is cut.
-    """
-
-    normalise: bool = False
-    max_chars: int = 5000
-
-    def __call__(self, raw: Iterable[str]) -> Cleaned:
-        """Repair, clean, remove cues if asked to, and cut."""
-        texts, repaired = repair(raw)
-        texts = [clean(text) for text in texts]
-        if self.normalise:
-            texts = [remove_cues(text) for text in texts]
-        clipped = [len(text) > self.max_chars for text in texts]
-        return Cleaned([text[: self.max_chars].strip() for text in texts], repaired, clipped)
 
 
 def repair(texts: Iterable[str]) -> tuple[list[str], list[bool]]:

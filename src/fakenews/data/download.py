@@ -72,7 +72,7 @@ def download(
             sources["Zenodo"] = partial(_from_url, url, timeout, max_bytes)
         if urls:
             host = urlsplit(urls[i]).hostname or "URL"
-            sources[host] = partial(_from_url, url, timeout, max_bytes)
+            sources[host] = partial(_from_url, urls[i], timeout, max_bytes)
         reasons = _fetch(target, sources, digests.get(name))
         if reasons:
             faults.append(f"cannot download {name!r} ({', '.join(reasons)})")

@@ -147,7 +147,7 @@ def _encoding(path: Path, suffix: str, *, lenient: bool) -> str:
     with _open(path) as file:
         file.seek(offset or 0)
         byte = file.read(1).hex()
-    row, tried = _row_at(path, offset or 0, suffix), " or ".join(candidates).upper()
+    row, tried = _row_at(path, offset or 0, suffix), " or ".join(c.upper() for c in candidates)
     raise DataError(
         f"{path}: row {row}, byte {offset}: 0x{byte} is not {tried}; save the file as UTF-8"
     )
