@@ -1,0 +1,45 @@
+# Every command a person or CI runs. `make help` lists them.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-all check format lock clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+
+train: $(VENV)/train.done ## Install what training needs and train on the bundled sample; ARGS="..." adds overrides.
+	$(BIN)/python train.py $(ARGS)
+
+test: $(VENV)/dev.done ## Install everything and run the tests.
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(VENV)/dev.done ## Run the slow integration tests too.
+	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+check: $(VENV)/dev.done ## Lint, formatting and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev.done ## Format the code and mend what the linter can mend.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## Choose new versions of everything and write requirements.lock.
+	PYTHON=$(PYTHON) scripts/lock.sh
+
+clean: ## Remove the environment and all caches; runs and the MLflow store stay.
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# An extra is installed again when its versions or the project's dependencies change.
+$(VENV)/%.done: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[$(EXTRAS)]"
+	@touch $@
+
+$(VENV)/train.done: EXTRAS := train
+$(VENV)/dev.done: EXTRAS := train,dev
