@@ -15,7 +15,6 @@ Nothing is pickled, so opening a bundle runs none of its content.
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -32,8 +31,15 @@ from fakenews.errors import BundleError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-_REQUIRED = ("model.json", "weights.safetensors", "features.json", "labels.json")
-_REQUIRED_TOO = ("calibration.json", "metrics.json", "reference/validation.safetensors")
+_REQUIRED = (
+    "model.json",
+    "weights.safetensors",
+    "features.json",
+    "labels.json",
+    "calibration.json",
+    "metrics.json",
+    "reference/validation.safetensors",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +97,7 @@ def write_bundle(content: BundleContent, folder: Path) -> Path:
         _write_json(draft / MANIFEST, manifest)
         if folder.exists():
             shutil.rmtree(folder)
-        os.replace(draft, folder)
+        draft.replace(folder)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -130,18 +136,8 @@ def verify(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{folder} is no bundle: there is no such folder")
     if not (folder / MANIFEST).is_file():
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}")
-    manifest = _read_json(folder / MANIFEST)
-    if manifest.get("format") != FORMAT:
-        raise BundleError(
-            f"{folder / MANIFEST} has format {manifest.get('format')!r}, this version reads "
-            f"{FORMAT}: export the bundle again, or install the version that wrote it"
-        )
-    expected = manifest.get("files")
-    if not isinstance(expected, dict) or not isinstance(manifest.get("provenance"), dict):
-        raise BundleError(f"{folder / MANIFEST} lacks files or provenance")
-    for name in (*_REQUIRED, *_REQUIRED_TOO):
-        if name not in expected:
-            raise BundleError(f"{folder / MANIFEST} does not list {name}")
+    manifest = _read_manifest(folder / MANIFEST)
+    expected = manifest["files"]
     found = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -154,6 +150,22 @@ def verify(folder: Path) -> dict[str, Any]:
             raise BundleError(f"{folder / name} is missing from the bundle")
         if sha256(folder / name) != digest:
             raise BundleError(f"{folder / name} was changed after the bundle was written")
+    return manifest
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = _read_json(path)
+    if manifest.get("format") != FORMAT:
+        raise BundleError(
+            f"{path} has format {manifest.get('format')!r}, this version reads "
+            f"{FORMAT}: export the bundle again, or install the version that wrote it"
+        )
+    expected = manifest.get("files")
+    if not isinstance(expected, dict) or not isinstance(manifest.get("provenance"), dict):
+        raise BundleError(f"{path} lacks files or provenance")
+    for name in _REQUIRED:
+        if name not in expected:
+            raise BundleError(f"{path} does not list {name}")
     return manifest
 
 

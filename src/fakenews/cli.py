@@ -1,10 +1,10 @@
 """What every command shares: one clear line for a user's mistake, and the exit status.
 
-    0    the work is done
-    1    a mistake that the user can mend, or a bug (with its traceback)
-    75   stopped by `trainer.max_time`: run again with `resume=auto`
-    130  interrupted by Ctrl-C
-    143  terminated
+0    the work is done
+1    a mistake that the user can mend, or a bug (with its traceback)
+75   stopped by `trainer.max_time`: run again with `resume=auto`
+130  interrupted by Ctrl-C
+143  terminated
 """
 
 import os
@@ -23,6 +23,10 @@ from fakenews.config import closest, register_resolvers
 from fakenews.errors import FakeNewsError, Interrupted
 
 register_resolvers()
+
+# OpenMP's threads burn their core while they wait; with another process on the machine
+# that slows a training tenfold, and without one it gains nothing. Read when torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _traceback_wanted = os.environ.get(_FULL_ERROR) == "1"
@@ -129,8 +133,8 @@ def _explain(error: BaseException) -> str:
     key = getattr(error.__cause__, "full_key", None)
     if key is not None and "not in struct" in str(error.__cause__):
         parent = key.rpartition(".")[0]
-        near = re.search(r"Did you mean: '(.+?)'", str(error.__cause__))
-        hint = f"did you mean {parent + '.' if parent else ''}{near[1]}?" if near else ""
+        meant = re.search(r"Did you mean: '(.+?)'", str(error.__cause__))
+        hint = f"did you mean {parent + '.' if parent else ''}{meant[1]}?" if meant else ""
         return f"{key} is not an option: {hint or '--cfg job shows the options'}"
     first, *_ = [*filter(None, map(str.strip, str(error).splitlines())), repr(error)]
     cause = next(iter(str(error.__cause__ or "").splitlines()), "")

@@ -50,7 +50,7 @@ def _run_dir(runs: str, name: str, resume: str | None) -> str:
     All ranks of a run inherit one id from the environment, because a clock read by each
     would give each a folder of its own.
     """
-    from fakenews.training.resume import find_run
+    from fakenews.tracking.folder import find_run
 
     if resume is not None and (found := find_run(Path(runs) / name, resume)) is not None:
         return str(found)
@@ -61,7 +61,9 @@ def _run_dir(runs: str, name: str, resume: str | None) -> str:
     return str(Path(runs) / name / run_id)
 
 
-def check(cfg: DictConfig, *, rules: Callable[[DictConfig], Iterator[str]] | None = None) -> None:
+def check(
+    cfg: DictConfig, *, rules: Callable[[DictConfig], Iterator[str]] | None = None
+) -> None:
     """Check every `_target_` node against its signature, then the rules between nodes.
 
     Args:
@@ -87,7 +89,7 @@ def training_rules(cfg: DictConfig) -> Iterator[str]:
             "nothing to train on"
         )
     if data.folds is not None and not 0 <= data.fold < data.folds:
-        yield f"data.fold is {data.fold}: with data.folds={data.folds} it is 0 to {data.folds - 1}"
+        yield f"data.fold is {data.fold}: it must be 0 to {data.folds - 1}, data.folds less 1"
     if data.folds is not None and data.test_path is not None:
         yield "data.folds and data.test_path exclude each other: choose one test split"
     columns = [data.text, data.label, *data.numeric, *data.categorical]
@@ -141,10 +143,12 @@ def _signature_faults(node: Any, path: str) -> Iterator[str]:
 
 def _call_faults(target: str, values: Mapping[str, Any], path: str) -> Iterator[str]:
     if not any(target == name or target.startswith(name.rstrip("*")) for name in TARGETS):
-        yield f"{path}._target_={target} is not allowed: add it to TARGETS in fakenews/config.py"
+        yield (
+            f"{path}._target_={target} is not allowed: add it to TARGETS in fakenews/config.py"
+        )
         return
     from hydra.utils import get_object
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
     try:
         function = get_object(target)
@@ -156,7 +160,7 @@ def _call_faults(target: str, values: Mapping[str, Any], path: str) -> Iterator[
     except (ValueError, TypeError, NameError):
         return
     # Anything that cannot be imported is a mistake in the config.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         yield f"{path}._target_={target} cannot be imported: {error}"
         return
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -167,16 +171,13 @@ def _call_faults(target: str, values: Mapping[str, Any], path: str) -> Iterator[
                 hint = f": did you mean {path}.{near}?" if near else ""
                 yield f"{path}.{key} is not an option of {target}{hint}"
             continue
-        if key not in hints or OmegaConf.is_config(value) and "_target_" in value:
+        if key not in hints or (OmegaConf.is_config(value) and "_target_" in value):
             continue
         try:
-            adapter = TypeAdapter(
-                hints[key], config=ConfigDict(arbitrary_types_allowed=True)
-            )
-        except Exception:  # an annotation that pydantic cannot check
-            continue
-        try:
+            adapter = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True))
             adapter.validate_python(plain(value) if OmegaConf.is_config(value) else value)
+        except PydanticUserError:
+            continue  # an annotation that pydantic cannot check
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             yield f"{path}.{key}={value!r}: {reason[0].lower()}{reason[1:]}"

@@ -64,9 +64,7 @@ class TorchEngine:
         ]
         embeddings_BH = self.network.embed(*tensors)
         logits_BC = self.network.classify(embeddings_BH)
-        return Outputs(
-            logits_BC.double().cpu().numpy(), embeddings_BH.float().cpu().numpy()
-        )
+        return Outputs(logits_BC.double().cpu().numpy(), embeddings_BH.float().cpu().numpy())
 
 
 class TfidfEngine:

@@ -10,7 +10,6 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
@@ -184,7 +183,8 @@ class Predictor:
                 offsets=np.zeros(len(texts) + 1, dtype=np.int64),
                 truncated=np.zeros(len(texts), dtype=np.bool_),
             )
-        max_length = self.tokenizer.truncation["max_length"]
+        truncation: Any = self.tokenizer.truncation
+        max_length = truncation["max_length"]
         return tokenize(texts, self.tokenizer, max_length=max_length)
 
     def _run(self, frame: pd.DataFrame, tokens: Tokens, *, progress: bool) -> Outputs:
@@ -201,12 +201,16 @@ class Predictor:
         ) as bar:
             for rows in batches:
                 ids, mask = pad(tokens, rows, self.pad_id)
-                parts.append(self.engine.run(Inputs(texts[rows], ids, mask, tabular[rows])))
+                parts.append(
+                    self.engine.run(Inputs(texts[rows].tolist(), ids, mask, tabular[rows]))
+                )
                 bar.update(len(rows))
         if not parts:
             return Outputs(np.empty((0, len(self.classes))), np.empty((0, 0), dtype=np.float32))
         back = np.argsort(np.concatenate(batches))
-        logits, embeddings = (np.concatenate(column)[back] for column in zip(*parts, strict=True))
+        logits, embeddings = (
+            np.concatenate(column)[back] for column in zip(*parts, strict=True)
+        )
         return Outputs(logits, embeddings)
 
 

@@ -121,7 +121,7 @@ class _SourceError(Exception):
 
 def _from_kaggle(handle: str, name: str, out: IO[bytes]) -> None:
     try:
-        import kagglehub  # noqa: PLC0415 - optional, and half a second to import
+        import kagglehub
     except ImportError:
         raise _SourceError("kagglehub is not installed") from None
     try:

@@ -239,7 +239,7 @@ class _Recogniser:
 @lru_cache(maxsize=2)
 def _load(model: str) -> _Recogniser:
     # spaCy takes seconds to import, and features without entities never need it.
-    import spacy  # noqa: PLC0415
+    import spacy
 
     try:
         folder = _data_folder(model)

@@ -21,6 +21,8 @@ from fakenews.models.networks import Network
 
 _EPOCH_METRICS = ("average_precision", "macro_f1", "auroc", "accuracy", "log_loss")
 
+_LOSS_CHECK_STEPS = 20
+
 ClassWeights = Literal["none", "balanced", "sqrt"]
 
 
@@ -117,7 +119,7 @@ class Classifier(L.LightningModule):
         logits_BC = self.network(batch.input_ids, batch.attention_mask, batch.tabular)
         loss = self.loss(logits_BC, batch.labels)
         # Looked at now and then only: on a GPU each look waits for the device.
-        if batch_idx % self.trainer.log_every_n_steps == 0 and not torch.isfinite(loss):
+        if batch_idx % _LOSS_CHECK_STEPS == 0 and not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss.item()} at step {self.global_step}: lower optimizer.lr "
                 "or raise scheduler.warmup"
@@ -133,7 +135,9 @@ class Classifier(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over every validation row, counted once."""
-        rows, logits, labels = (torch.cat(column) for column in zip(*self._validation, strict=True))
+        rows, logits, labels = (
+            torch.cat(column) for column in zip(*self._validation, strict=True)
+        )
         self._validation.clear()
         _, logits_NC, labels_N = self._gathered(rows, logits, labels)
         probabilities = softmax(logits_NC)
@@ -170,10 +174,12 @@ class Classifier(L.LightningModule):
         first, then the encoder's layers from the top, then its embeddings.
         """
         network = self.network
-        encoder = network.encoder if network.reads_text else None
+        encoder = network.encoder
         learning_rate = float(self.optimizer.keywords["lr"])  # type: ignore[attr-defined]
         in_encoder = {id(p) for p in encoder.parameters()} if encoder is not None else set()
-        depths = [(self.head_lr_scale, [p for p in self.parameters() if id(p) not in in_encoder])]
+        depths = [
+            (self.head_lr_scale, [p for p in self.parameters() if id(p) not in in_encoder])
+        ]
         if encoder is not None:
             layers = list(reversed(encoder.layers))
             in_layers = {id(p) for layer in layers for p in layer.parameters()}

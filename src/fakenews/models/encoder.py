@@ -9,13 +9,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from fakenews.errors import ConfigError, EncoderError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Pooling = Literal["mean", "cls"]
 
@@ -28,11 +31,12 @@ class TextEncoder(nn.Module):
         pooling: `mean` over the real tokens, or the `cls` (first) token.
     """
 
-    def __init__(self, backbone: nn.Module, *, pooling: Pooling = "mean") -> None:
+    def __init__(self, backbone: "PreTrainedModel", *, pooling: Pooling = "mean") -> None:
         super().__init__()
         if pooling not in ("mean", "cls"):
             raise ConfigError(f"encoder.pooling is {pooling!r}: choose mean or cls")
-        self.backbone = backbone
+        # Any: transformers annotates what its models call and hold only in part.
+        self.backbone: Any = backbone
         self.pooling = pooling
 
     @classmethod
@@ -42,7 +46,9 @@ class TextEncoder(nn.Module):
 
         arguments = dict(architecture["config"])
         config = AutoConfig.for_model(arguments.pop("model_type"), **arguments)
-        backbone = AutoModel.from_config(config, **_backbone_arguments(config.model_type))
+        backbone = AutoModel.from_config(  # type: ignore[no-untyped-call]
+            config, **_backbone_arguments(config.model_type)
+        )
         return cls(backbone, pooling=architecture["pooling"])
 
     def architecture(self) -> dict[str, Any]:
@@ -90,7 +96,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
         """Pool each text into one vector [B, D]."""
-        states_BTD = self.backbone(
+        states_BTD: Tensor = self.backbone(
             input_ids=input_ids_BT, attention_mask=attention_mask_BT
         ).last_hidden_state
         if self.pooling == "cls":
@@ -241,8 +247,8 @@ def _load(
     from transformers import AutoConfig, AutoModel, AutoTokenizer
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
         backbone = AutoModel.from_pretrained(

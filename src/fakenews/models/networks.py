@@ -29,19 +29,21 @@ class Network(nn.Module):
         ConfigError: It reads tabular features and there are none.
     """
 
+    encoder: TextEncoder | None
     name: ClassVar[str]
     reads_text: ClassVar[bool] = True
     reads_tabular: ClassVar[bool] = True
 
     def __init__(self, encoder: TextEncoder | None, **arguments: Any) -> None:
         super().__init__()
+        if self.reads_text and encoder is None:
+            raise ConfigError(f"model={self.name} needs an encoder")
         if self.reads_tabular and arguments["tabular_dim"] < 1:
             raise ConfigError(
                 f"model={self.name} needs tabular features and features=none gives none: "
                 "choose features=headline or model=text"
             )
-        if self.reads_text:
-            self.encoder = encoder
+        self.encoder = encoder
         self.arguments = arguments
 
     def embed(
@@ -60,9 +62,14 @@ class Network(nn.Module):
         """Logits [B, C]."""
         return self.classify(self.embed(input_ids_BT, attention_mask_BT, tabular_BF))
 
+    def pooled(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+        """The encoder's vector of each text, [B, D]."""
+        vectors_BD: Tensor = self.get_submodule("encoder")(input_ids_BT, attention_mask_BT)
+        return vectors_BD
+
     def architecture(self) -> dict[str, Any]:
         """What `build` needs to make this network again, as plain JSON values."""
-        encoder = self.encoder.architecture() if self.reads_text else None
+        encoder = self.encoder.architecture() if self.encoder is not None else None
         return {"network": self.name, "arguments": self.arguments, "encoder": encoder}
 
 
@@ -108,11 +115,12 @@ class FusionNet(Network):
     def embed(
         self, input_ids_BT: Tensor, attention_mask_BT: Tensor, tabular_BF: Tensor
     ) -> Tensor:
-        text_BD = self.text_norm(self.encoder(input_ids_BT, attention_mask_BT))
+        text_BD = self.text_norm(self.pooled(input_ids_BT, attention_mask_BT))
         return torch.cat([text_BD, self.tabular(tabular_BF)], dim=1)
 
     def classify(self, embedding_BH: Tensor) -> Tensor:
-        return self.head(embedding_BH)
+        result: Tensor = self.head(embedding_BH)
+        return result
 
 
 class SeedNet(Network):
@@ -159,12 +167,13 @@ class SeedNet(Network):
     def embed(
         self, input_ids_BT: Tensor, attention_mask_BT: Tensor, tabular_BF: Tensor
     ) -> Tensor:
-        text_BH = self.text(self.encoder(input_ids_BT, attention_mask_BT))
+        text_BH = self.text(self.pooled(input_ids_BT, attention_mask_BT))
         halves = functional.normalize(text_BH), functional.normalize(tabular_BF)
         return torch.cat(halves, dim=1)
 
     def classify(self, embedding_BH: Tensor) -> Tensor:
-        return self.output(self.dropout(embedding_BH))
+        result: Tensor = self.output(self.dropout(embedding_BH))
+        return result
 
 
 class TextNet(Network):
@@ -204,10 +213,12 @@ class TextNet(Network):
         self, input_ids_BT: Tensor, attention_mask_BT: Tensor, tabular_BF: Tensor
     ) -> Tensor:
         del tabular_BF
-        return self.norm(self.encoder(input_ids_BT, attention_mask_BT))
+        result: Tensor = self.norm(self.pooled(input_ids_BT, attention_mask_BT))
+        return result
 
     def classify(self, embedding_BH: Tensor) -> Tensor:
-        return self.head(embedding_BH)
+        result: Tensor = self.head(embedding_BH)
+        return result
 
 
 class TabularNet(Network):
@@ -247,10 +258,12 @@ class TabularNet(Network):
         self, input_ids_BT: Tensor, attention_mask_BT: Tensor, tabular_BF: Tensor
     ) -> Tensor:
         del input_ids_BT, attention_mask_BT
-        return self.hidden(tabular_BF)
+        result: Tensor = self.hidden(tabular_BF)
+        return result
 
     def classify(self, embedding_BH: Tensor) -> Tensor:
-        return self.head(embedding_BH)
+        result: Tensor = self.head(embedding_BH)
+        return result
 
 
 def _head(inputs: int, hidden_size: int, num_classes: int, dropout: float) -> nn.Sequential:

@@ -96,14 +96,14 @@ class TfidfClassifier:
     ) -> "TfidfClassifier":
         """Rebuild a fitted classifier from `architecture()` and `weights()`."""
         model = cls(**architecture["arguments"])
-        model._vectorizer = _vectorizer(  # noqa: SLF001
+        model._vectorizer = _vectorizer(
             ngrams=model.arguments["ngrams"],
             min_rows=model.arguments["min_rows"],
             vocabulary=architecture["vocabulary"],
         )
-        model._vectorizer.idf_ = weights["idf"]  # noqa: SLF001
-        model._coefficients = weights["coefficients"]  # noqa: SLF001
-        model._intercept = weights["intercept"]  # noqa: SLF001
+        model._vectorizer.idf_ = weights["idf"]
+        model._coefficients = weights["coefficients"]
+        model._intercept = weights["intercept"]
         return model
 
 

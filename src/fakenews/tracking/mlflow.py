@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.loggers import MLFlowLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from fakenews.bounds import Positive
 from fakenews.errors import TrackingError
@@ -112,7 +112,7 @@ class MLflowTracker(MLFlowLogger):
 
         # The monitor logs each start and failure as news; it is not.
         logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
-        self._monitor = SystemMetricsMonitor(
+        self._monitor = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
             run_id, resume_logging=True, tracking_uri=self._tracking_uri
         )
         self._monitor.start()
@@ -138,7 +138,7 @@ class MLflowTracker(MLFlowLogger):
                 )
             self._retry_at = time.monotonic() + 30
 
-    def finalize(self, status: str) -> None:
+    def finalize(self, status: str = "success") -> None:
         """Nothing: a run ends with `end`, not when Lightning is done with it."""
 
     @rank_zero_only

@@ -13,9 +13,9 @@ from lightning.pytorch.loggers import Logger
 
 from fakenews.data.manifest import write_json
 from fakenews.errors import Interrupted
+from fakenews.tracking.folder import RunFolder
 from fakenews.tracking.mlflow import MLflowTracker, Status, flat
 from fakenews.tracking.provenance import all_packages, git
-from fakenews.training.resume import RunFolder
 
 log = logging.getLogger(__name__)
 

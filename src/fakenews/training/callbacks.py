@@ -121,6 +121,4 @@ def _seconds(max_time: str) -> float:
     if len(parts) != 4 or not all(part.isdigit() for part in parts):
         raise ConfigError(f"trainer.max_time is {max_time!r}: write DD:HH:MM:SS")
     days, hours, minutes, seconds = map(int, parts)
-    return timedelta(
-        days=days, hours=hours, minutes=minutes, seconds=seconds
-    ).total_seconds()
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()

@@ -9,11 +9,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
 import lightning as L
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 from omegaconf import DictConfig
@@ -32,13 +35,14 @@ from fakenews.evaluation.report import Evaluation, evaluate, table, write
 from fakenews.features.pipeline import FeaturePipeline
 from fakenews.models.classifier import Classifier
 from fakenews.models.encoder import Pretrained
+from fakenews.models.networks import Network
 from fakenews.models.tfidf import TfidfClassifier
 from fakenews.predictor import Predictor
+from fakenews.tracking.folder import RunFolder
 from fakenews.tracking.mlflow import MLflowTracker
 from fakenews.tracking.provenance import versions
 from fakenews.tracking.run import Run
 from fakenews.training.history import History
-from fakenews.training.resume import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +81,9 @@ def train(cfg: DictConfig) -> float:
     ) as run:
         fitted = fit(cfg, dataset, run)
         bundle, evaluations = conclude(cfg, dataset, fitted, run)
-        metrics = {split: finite(found.metrics) for split, found in evaluations.items()}
+        metrics: dict[str, dict[str, float]] = {
+            split: finite(found.metrics) for split, found in evaluations.items()
+        }
         run.finish(
             bundle=bundle,
             metrics=metrics,
@@ -96,11 +102,13 @@ def train(cfg: DictConfig) -> float:
 
 def start_logger(cfg: DictConfig, folder: RunFolder) -> Logger | None:
     """The logger; MLflow's continues the folder's run, if it has one already."""
-    if cfg.logger._target_.endswith(MLflowTracker.__name__):  # noqa: SLF001
-        return instantiate(
+    if cfg.logger._target_.endswith(MLflowTracker.__name__):
+        tracker: Logger = instantiate(
             cfg.logger, run_id=folder.record.get("mlflow_run_id"), run_name=folder.path.name
         )
-    return instantiate(cfg.logger)
+        return tracker
+    logger: Logger | None = instantiate(cfg.logger)
+    return logger
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -155,7 +163,7 @@ def fit_tfidf(cfg: DictConfig, dataset: Dataset) -> Fitted:
 
 def fit_network(cfg: DictConfig, dataset: Dataset, run: Run) -> Fitted:
     """Fit a network with Lightning, and take its best weights."""
-    network = get_class(cfg.model.network._target_)
+    network: type[Network] = get_class(cfg.model.network._target_)
     features: FeaturePipeline | None = None
     pretrained: Pretrained | None = None
     if network.reads_tabular:
@@ -163,9 +171,7 @@ def fit_network(cfg: DictConfig, dataset: Dataset, run: Run) -> Fitted:
         features.fit(dataset.part("train"), progress=True)
     if network.reads_text:
         pretrained = instantiate(cfg.encoder)
-    loader = instantiate(
-        cfg.loader, dataset=dataset, features=features, pretrained=pretrained
-    )
+    loader = instantiate(cfg.loader, dataset=dataset, features=features, pretrained=pretrained)
     model: Classifier = instantiate(
         cfg.model,
         encoder=None if pretrained is None else pretrained.encoder,
@@ -183,8 +189,10 @@ def fit_network(cfg: DictConfig, dataset: Dataset, run: Run) -> Fitted:
         cfg.trainer, callbacks=list(callbacks.values()), logger=run.logger or False
     )
     trainer.fit(model, loader, ckpt_path=run.folder.last_checkpoint)
-    best = Path(trainer.checkpoint_callback.best_model_path)
-    state = torch.load(best, weights_only=True, map_location="cpu")["state_dict"]
+    best: ModelCheckpoint = callbacks["best"]
+    state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")[
+        "state_dict"
+    ]
     model.load_state_dict(state)
     return Fitted(
         predictor=Predictor(
@@ -237,7 +245,14 @@ def conclude(
     )
     write(evaluations[shown], figures, run.folder.path)
     bundle = write_bundle(
-        bundle_content(cfg, dataset, fitted, outputs["val"], evaluations, run),
+        bundle_content(
+            cfg=cfg,
+            dataset=dataset,
+            fitted=fitted,
+            validation=outputs["val"],
+            evaluations=evaluations,
+            run=run,
+        ),
         run.folder.path / "bundle",
     )
     _check_bundle(bundle, dataset, outputs["val"])
@@ -272,6 +287,7 @@ def evaluate_split(
 
 
 def bundle_content(
+    *,
     cfg: DictConfig,
     dataset: Dataset,
     fitted: Fitted,
@@ -291,7 +307,7 @@ def bundle_content(
         }
     frame = dataset.part("val")
     some = np.random.default_rng(cfg.seed).permutation(len(frame))[:_REFERENCE_ROWS]
-    reference = {
+    reference: dict[str, NDArray[Any]] = {
         "rows": some,
         "labels": dataset.codes("val")[some],
         "logits": validation.logits[some],
@@ -325,7 +341,9 @@ def bundle_content(
 def _check_bundle(bundle: Path, dataset: Dataset, validation: Outputs) -> None:
     """What was written must predict what was evaluated."""
     frame = dataset.part("val")
-    rows = np.argsort(frame["text"].str.len().to_numpy(), kind="stable")[:: max(len(frame) // 32, 1)]
+    rows = np.argsort(frame["text"].str.len().to_numpy(), kind="stable")[
+        :: max(len(frame) // 32, 1)
+    ]
     again = Predictor.load(bundle).outputs(frame.iloc[rows].reset_index(drop=True))
     if not np.allclose(again.logits, validation.logits[rows], rtol=1e-3, atol=1e-3):
         raise BundleError(

@@ -101,13 +101,13 @@ class HeadlineDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of the training split, each row once an epoch over all ranks."""
-        assert self.trainer is not None
+        trainer = self._attached()
         sampler = LengthSampler(
             self._columns["train"].lengths,
             batch_size=self.batch_size,
             batch_tokens=self.batch_tokens,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
             seed=self.seed,
         )
         if self._resumed is not None:
@@ -117,16 +117,21 @@ class HeadlineDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Batches of the validation split, in length order."""
-        assert self.trainer is not None
+        trainer = self._attached()
         sampler = LengthSampler(
             self._columns["val"].lengths,
             batch_size=self.batch_size * 2,
             batch_tokens=None if self.batch_tokens is None else self.batch_tokens * 2,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
             seed=None,
         )
         return self._loader("val", sampler)
+
+    def _attached(self) -> L.Trainer:
+        if self.trainer is None:
+            raise TrainingError("the data module is not attached to a trainer")
+        return self.trainer
 
     def _loader(self, split: Split, sampler: "LengthSampler") -> DataLoader[Batch]:
         return DataLoader(
@@ -140,9 +145,9 @@ class HeadlineDataModule(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Position in the epoch, the same on every rank."""
-        assert self.trainer is not None
-        assert self._train_sampler is not None
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        if self.trainer is None or self._train_sampler is None:
+            return {}
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
         return self._train_sampler.position(
             epoch=self.trainer.current_epoch, batches=progress.processed
         )
@@ -199,7 +204,7 @@ class Columns(TorchDataset[Batch]):
         )
 
 
-class LengthSampler(Sampler[Rows]):
+class LengthSampler(Sampler[list[int]]):
     """Batches of like length, shared out over ranks.
 
     Args:
@@ -236,13 +241,14 @@ class LengthSampler(Sampler[Rows]):
         """Choose the order of an epoch; Lightning calls this before each."""
         self._epoch = epoch
 
-    def __iter__(self) -> Iterator[Rows]:
+    def __iter__(self) -> Iterator[list[int]]:
         # A generator, so that the epoch is read at the first batch and not before:
         # Lightning makes the iterator of a resumed epoch before it sets the epoch.
         batches = self._mine(self._epoch)
         if self._skip is not None and self._skip[0] == self._epoch:
             batches = batches[self._skip[1] :]
-        yield from batches
+        for rows in batches:
+            yield rows.tolist()
 
     def position(self, *, epoch: int, batches: int) -> dict[str, Any]:
         """What a checkpoint says of how far training is, after `batches` of this rank."""
@@ -295,5 +301,5 @@ class LengthSampler(Sampler[Rows]):
         return self._plan(epoch)[self._rank :: self._world_size]
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Any) -> Any:
     return batch
