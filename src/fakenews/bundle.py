@@ -89,6 +89,8 @@ def write_bundle(content: BundleContent, folder: Path) -> Path:
         for name in ("model", "features", "labels", "calibration", "metrics"):
             _write_json(draft / f"{name}.json", getattr(content, name))
         files = sorted(path for path in draft.rglob("*") if path.is_file())
+        for path in files:
+            path.chmod(0o644)  # safetensors makes files that only their owner can read
         manifest = {
             "format": FORMAT,
             "files": {path.relative_to(draft).as_posix(): sha256(path) for path in files},

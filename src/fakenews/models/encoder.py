@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from fakenews.bounds import Count, PositiveCount, Probability
 from fakenews.errors import ConfigError, EncoderError
 
 if TYPE_CHECKING:
@@ -76,6 +77,12 @@ class TextEncoder(nn.Module):
         stacks = [m for m in self.backbone.modules() if isinstance(m, nn.ModuleList)]
         return max(stacks, key=len)
 
+    def set_dropout(self, probability: float) -> None:
+        """Drop units with this probability, everywhere in the transformer."""
+        for module in self.backbone.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = probability
+
     def freeze(self, *, embeddings: bool, layers: int) -> None:
         """Exclude the embeddings and the lowest `layers` layers from training.
 
@@ -121,10 +128,11 @@ def packaged(
     *,
     package: str,
     sha256: str,
-    max_length: int,
+    max_length: PositiveCount,
     pooling: Pooling = "mean",
+    dropout: Probability | None = None,
     freeze_embeddings: bool = False,
-    freeze_layers: int = 0,
+    freeze_layers: Count = 0,
 ) -> Pretrained:
     """Load weights that an installed Python package carries; no network is used.
 
@@ -133,6 +141,7 @@ def packaged(
         sha256: Of `model.safetensors`; other weights are refused.
         max_length: Tokens after which a text is truncated.
         pooling: See `TextEncoder`.
+        dropout: Of units inside the transformer; None keeps what it was trained with.
         freeze_embeddings: Keep the embeddings as they are.
         freeze_layers: Keep this many of the lowest layers as they are.
 
@@ -162,6 +171,7 @@ def packaged(
         revision=None,
         max_length=max_length,
         pooling=pooling,
+        dropout=dropout,
         freeze_embeddings=freeze_embeddings,
         freeze_layers=freeze_layers,
     )
@@ -171,10 +181,11 @@ def hub(
     *,
     name: str,
     revision: str | None = None,
-    max_length: int,
+    max_length: PositiveCount,
     pooling: Pooling = "mean",
+    dropout: Probability | None = None,
     freeze_embeddings: bool = False,
-    freeze_layers: int = 0,
+    freeze_layers: Count = 0,
 ) -> Pretrained:
     """Load any encoder of the Hugging Face hub, or of a local folder.
 
@@ -185,6 +196,7 @@ def hub(
         revision: Commit, tag or branch; a commit makes runs reproducible.
         max_length: Tokens after which a text is truncated.
         pooling: See `TextEncoder`.
+        dropout: Of units inside the transformer; None keeps what it was trained with.
         freeze_embeddings: Keep the embeddings as they are.
         freeze_layers: Keep this many of the lowest layers as they are.
 
@@ -196,6 +208,7 @@ def hub(
         revision=revision,
         max_length=max_length,
         pooling=pooling,
+        dropout=dropout,
         freeze_embeddings=freeze_embeddings,
         freeze_layers=freeze_layers,
     )
@@ -205,11 +218,12 @@ def tiny(
     *,
     package: str,
     max_length: int,
-    dim: int = 32,
-    layers: int = 2,
+    dim: PositiveCount = 32,
+    layers: PositiveCount = 2,
     pooling: Pooling = "mean",
+    dropout: Probability | None = None,
     freeze_embeddings: bool = False,
-    freeze_layers: int = 0,
+    freeze_layers: Count = 0,
 ) -> Pretrained:
     """Build a random encoder of a few layers, for tests and debugging.
 
@@ -231,7 +245,11 @@ def tiny(
         max_position_embeddings=512,
     )
     encoder = TextEncoder(BertModel(config, add_pooling_layer=False), pooling=pooling)
+    if dropout is not None:
+        encoder.set_dropout(dropout)
     encoder.freeze(embeddings=freeze_embeddings, layers=freeze_layers)
+    # Pretrained models come in evaluation mode, in which nothing is dropped.
+    encoder.train()
     return _with_tokenizer(encoder, tokenizer, max_length=max_length)
 
 
@@ -241,6 +259,7 @@ def _load(
     revision: str | None,
     max_length: int,
     pooling: Pooling,
+    dropout: float | None,
     freeze_embeddings: bool,
     freeze_layers: int,
 ) -> Pretrained:
@@ -274,7 +293,11 @@ def _load(
     if backend is None:
         raise EncoderError(f"encoder.name={name} has no fast tokenizer: choose another encoder")
     encoder = TextEncoder(backbone, pooling=pooling)
+    if dropout is not None:
+        encoder.set_dropout(dropout)
     encoder.freeze(embeddings=freeze_embeddings, layers=freeze_layers)
+    # Pretrained models come in evaluation mode, in which nothing is dropped.
+    encoder.train()
     return _with_tokenizer(encoder, backend, max_length=max_length)
 
 
