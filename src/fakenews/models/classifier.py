@@ -144,7 +144,9 @@ class Classifier(L.LightningModule):
         metrics = classification_metrics(
             probabilities, labels_N, classes=self.classes, positive=self.positive
         )
-        self.log_dict({f"val/{name}": metrics[name] for name in _EPOCH_METRICS})
+        for name in _EPOCH_METRICS:
+            shown = name in ("average_precision", "macro_f1")
+            self.log(f"val/{name}", metrics[name], prog_bar=shown)
 
     def _gathered(self, *columns: Tensor) -> list[np.ndarray[Any, Any]]:
         """Every rank's rows, sorted by row number, each row once."""
