@@ -15,18 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import fakenews.cli  # noqa: F401  before torch: it says how OpenMP's threads wait
 import lightning as L
 import numpy as np
 import torch
 import transformers
-from fakenews.data.dataset import Dataset, Split
-from fakenews.features.pipeline import FeaturePipeline
-from fakenews.features.text import pad, tokenize
-from fakenews.models.classifier import Batch, Classifier
-from fakenews.models.encoder import Pretrained
-from fakenews.models.networks import SeedNet
-from fakenews.training.loader import Columns, HeadlineDataModule, LengthSampler
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -34,9 +26,18 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fakenews.data.dataset import Dataset, Split
+from fakenews.features.pipeline import FeaturePipeline
+from fakenews.features.text import pad, tokenize
+from fakenews.models.classifier import Batch, Classifier
+from fakenews.models.encoder import Pretrained
+from fakenews.models.networks import SeedNet
+from fakenews.training.loader import Columns, HeadlineDataModule, LengthSampler
+
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 _VALIDATION_ROWS = 256
+_HUGGING_FACE_LENGTH = 128
 
 Logits = Callable[[Batch], Tensor]
 Padding = Literal["max_length", "longest"]
@@ -94,7 +95,7 @@ class Job:
 
     def __init__(self, overrides: Sequence[str], *, rows: int | None, folder: Path) -> None:
         self.folder = folder
-        with initialize_config_dir(str(CONF), version_base=None):
+        with initialize_config_dir(str(CONF)):
             self.cfg: DictConfig = compose(
                 "train",
                 ["logger=none", f"hydra.runtime.output_dir={folder}", *overrides],
@@ -185,7 +186,7 @@ class _Clock(L.Callback):
 
 
 def ours(job: Job, *, epochs: int, steps: int | None = None) -> Pass:
-    """This project's training, as `python train.py` composes it."""
+    """The project's own training, as `python train.py` composes it."""
     model = job.model()
     found = Pass(logits=lambda batch: model.network(*batch[1:4]))
     found.watch(model.network.encoder.backbone)
@@ -254,7 +255,12 @@ class _HuggingFaceClock(transformers.TrainerCallback):
 
 
 def hugging_face(
-    job: Job, *, epochs: int, steps: int | None = None, padding: Padding, sampling: str = "random"
+    job: Job,
+    *,
+    epochs: int,
+    steps: int | None = None,
+    padding: Padding,
+    sampling: str = "random",
 ) -> Pass:
     """Hugging Face's `Trainer`, set up as its text-classification example does.
 
@@ -274,13 +280,12 @@ def hugging_face(
         )
     )
     found.watch(model.base_model)
-    # The example draws its batches from all of the rows, padded when they are tokenised.
     tokenizer = transformers.AutoTokenizer.from_pretrained(job.packaged)
     texts = job.dataset.part("train")["text"].tolist()
     encoded = tokenizer(
         texts,
         padding="max_length" if padding == "max_length" else False,
-        max_length=job.pretrained.max_length,
+        max_length=_HUGGING_FACE_LENGTH,
         truncation=True,
     )
     rows = [
@@ -330,7 +335,7 @@ def seed_tutorial(job: Job, *, epochs: int, steps: int | None = None) -> Pass:
     found.watch(network.encoder.backbone)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     labels = torch.from_numpy(job.train.labels > 0).float()
-    ids, mask = (array[:, :length] for array in _padded(job.train, length))
+    ids, mask = _padded(job.train, length)
     tabular = torch.from_numpy(job.train.tabular)
     for _ in range(epochs):
         order = torch.randperm(len(labels)).split(batch_size)
@@ -350,9 +355,7 @@ def _padded(columns: Columns, length: int) -> tuple[Tensor, Tensor]:
     """All rows, padded on the right to at least `length` tokens."""
     if columns.tokens is None:
         raise ValueError("the columns hold no tokens")
-    ids, mask = pad(
-        columns.tokens, np.arange(len(columns)), columns.pad_id, multiple_of=length
-    )
+    ids, mask = pad(columns.tokens, np.arange(len(columns)), columns.pad_id, multiple_of=length)
     return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
@@ -368,7 +371,9 @@ WAYS: dict[str, Callable[..., Pass]] = {
 }
 
 
-def run(name: str, job: Job, *, threads: int, epochs: int = 1, steps: int | None = None) -> Pass:
+def run(
+    name: str, job: Job, *, threads: int, epochs: int = 1, steps: int | None = None
+) -> Pass:
     """Train in one way, from the same start whatever way came before.
 
     Args:
