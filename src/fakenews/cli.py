@@ -7,26 +7,43 @@
 143  terminated
 """
 
+import errno
+import logging
 import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
-from fakenews.config import closest, register_resolvers
+from fakenews.config import closest, public_options, register_resolvers
 from fakenews.errors import FakeNewsError, Interrupted
+
+log = logging.getLogger(__name__)
 
 register_resolvers()
 
 # OpenMP's threads burn their core while they wait; with another process on the machine
 # that slows a training tenfold, and without one it gains nothing. Read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# What a user can mend outside: a full disk, a folder that may not be written.
+_MENDABLE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EACCES: "choose another folder, or get the right to write there",
+    errno.EPERM: "choose another folder, or get the right to write there",
+    errno.EROFS: "choose another folder",
+    errno.ENOTDIR: "choose another folder",
+}
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _traceback_wanted = os.environ.get(_FULL_ERROR) == "1"
@@ -46,6 +63,9 @@ def run(command: Callable[[], Any]) -> None:
         _stop("interrupted", 130)
     except Exception as error:
         report(error)
+        if isinstance(error, ValueError) and not _traceback_wanted and not _in_job(error):
+            # Hydra's own checks of its flags.
+            _stop(f"error: {error}", 1)
         raise
     finally:
         if not _traceback_wanted:
@@ -54,29 +74,44 @@ def run(command: Callable[[], Any]) -> None:
 
 def report(error: BaseException) -> None:
     """Print a user's mistake in one line and exit; return for anything else."""
-    from hydra.errors import HydraException
-
     cause = _user_error(error)
     if isinstance(cause, Interrupted):
         _stop(str(cause), cause.status)
     if _traceback_wanted or cause is None:
         return
-    if isinstance(cause, FakeNewsError):
-        _stop(f"error: {_one_line(cause)}", 1)
-    if isinstance(cause, OSError) and not isinstance(cause, HydraException):
-        _stop(f"error: {cause.strerror}: {cause.filename or 'free some space'}", 1)
-    _stop(f"error: {_explain(cause)}", 1)
+    jobs = [note for note in getattr(error, "__notes__", ()) if note.startswith("job ")]
+    _stop(": ".join(["error", *jobs[:1], _message(cause)]), 1)
 
 
 class ReportErrors(Callback):
     """Hydra callback that reports a job's error before Hydra prints it at length."""
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Report the error of a single run; a sweep deals with its jobs' errors."""
-        del config
+        """Report the error of a single run, and leave no folder that holds nothing."""
         result: JobReturn = kwargs["job_return"]
-        if result.status is JobStatus.FAILED:
-            report(result._return_value)  # noqa: SLF001 its property prints before it raises
+        if result.status is not JobStatus.FAILED:
+            return
+        error: BaseException = result._return_value  # noqa: SLF001 its property prints before it raises
+        if _user_error(error) and not OmegaConf.is_missing(config.hydra.runtime, "output_dir"):
+            from fakenews.tracking.folder import discard_empty
+
+            discard_empty(Path(config.hydra.runtime.output_dir))
+        report(error)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Say at once which job of a sweep failed; a stopped one stops the sweep."""
+        del kwargs
+        failed = job_return.status is JobStatus.FAILED
+        if config.hydra.mode is not RunMode.MULTIRUN or not failed:
+            return
+        error: BaseException = job_return._return_value  # noqa: SLF001 as above
+        cause = _user_error(error)
+        if isinstance(cause, Interrupted) and cause.status > 128:
+            report(error)
+        job = f"job {config.hydra.job.num} ({' '.join(config.hydra.overrides.task)})"
+        error.add_note(job)
+        if cause is not None:
+            log.error("%s: %s", job, _message(cause))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -89,11 +124,9 @@ def _stop(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _one_line(error: FakeNewsError) -> str:
-    faults = getattr(error, "faults", None)
-    if faults is None or len(faults) == 1:
-        return str(error)
-    return "\n  - ".join([f"{len(faults)} faults:", *faults])
+def _in_job(error: BaseException) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name == "run_job" for frame, _ in frames)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -105,37 +138,65 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _user_error(error: BaseException) -> BaseException | None:
     """The error to show: ours, wherever Hydra wrapped it, before a library's own."""
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
     chain = list(_chain(error))
     for kind in (FakeNewsError, HydraException, OmegaConfBaseException):
         found = next((link for link in chain if isinstance(link, kind)), None)
-        if found is not None:
-            if "instantiat" in type(found).__name__.lower():
-                continue
+        if found is not None and not isinstance(found, InstantiationException):
             return found
-    full_disk = (28, 122)  # ENOSPC, EDQUOT
     return next(
-        (link for link in chain if isinstance(link, OSError) and link.errno in full_disk), None
+        (link for link in chain if isinstance(link, OSError) and link.errno in _MENDABLE), None
     )
+
+
+def _message(cause: BaseException) -> str:
+    """One line, but for a list of faults."""
+    from hydra.errors import HydraException
+
+    if isinstance(cause, FakeNewsError):
+        faults = getattr(cause, "faults", ())
+        if len(faults) > 1:
+            return "\n  - ".join([f"{len(faults)} faults:", *faults])
+        return str(cause)
+    if isinstance(cause, OSError) and not isinstance(cause, HydraException):
+        where = f" {cause.filename}" if cause.filename else ""
+        return f"{cause.strerror}:{where}; {_MENDABLE[cause.errno or 0]}"
+    return _explain(cause)
 
 
 def _explain(error: BaseException) -> str:
     """Hydra's message in one line, with the near match of an unknown option."""
-    from hydra.errors import MissingConfigException
+    from hydra.errors import MissingConfigException, OverrideParseException
 
+    lines = [*filter(None, map(str.strip, str(error).splitlines())), repr(error)]
+    if isinstance(error, OverrideParseException):
+        return (
+            f"cannot read the argument {error.override!r}: write KEY=VALUE, and a value with "
+            """special characters in quotes inside quotes, as in 'data.text="a, b"'"""
+        )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        near = closest(option, error.options or ())
+        options = public_options(error.options or ())
+        near = closest(option, options)
         hint = f"did you mean {group}={near}? " if near else ""
-        return f"{group}={option} does not exist: {hint}choose {', '.join(error.options or ())}"
-    key = getattr(error.__cause__, "full_key", None)
-    if key is not None and "not in struct" in str(error.__cause__):
-        parent = key.rpartition(".")[0]
+        choice = f"{hint}choose {', '.join(options)}" if options else "see --help"
+        return f"{group or 'configuration'}={option} does not exist: {choice}"
+    if "Ambiguous value" in lines[0]:
+        given = lines[0].partition("'")[2].rstrip("'")
+        key, _, values = given.partition("=")
+        return (
+            f"{given} is more than one value: add -m to run one after another, or write "
+            f"'{key}=[{values}]' for a list"
+        )
+    unknown = getattr(error.__cause__, "full_key", None)
+    if unknown is not None and "not in struct" in str(error.__cause__):
+        parent = unknown.rpartition(".")[0]
         meant = re.search(r"Did you mean: '(.+?)'", str(error.__cause__))
         hint = f"did you mean {parent + '.' if parent else ''}{meant[1]}?" if meant else ""
-        return f"{key} is not an option: {hint or '--cfg job shows the options'}"
-    first, *_ = [*filter(None, map(str.strip, str(error).splitlines())), repr(error)]
-    cause = next(iter(str(error.__cause__ or "").splitlines()), "")
-    return f"{first} {cause}".strip()
+        return f"{unknown} is not an option: {hint or '--cfg job shows the options'}"
+    # A resolver's error comes wrapped, without its own type.
+    first = re.sub(r"^\w+Error raised while resolving interpolation: ", "", lines[0])
+    reason, *_ = [*str(error.__cause__ or "").splitlines(), ""]
+    return first if reason in first else f"{first} {reason}"

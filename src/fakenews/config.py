@@ -7,17 +7,23 @@ stand there once. Importing this module is cheap, so that `--help` is fast.
 import difflib
 import inspect
 import os
+import re
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
+from fakenews.bounds import Count, PositiveCount
 from fakenews.errors import ConfigError
 
 RUN_ID = "FAKENEWS_RUN_ID"
+
+METRICS = ("average_precision", "macro_f1", "auroc", "accuracy", "log_loss")
+"""What a network reports of the validation split after each epoch, as `val/NAME`."""
 
 TARGETS = (
     "fakenews.*",
@@ -34,10 +40,28 @@ TARGETS = (
 """What a configuration may make; add your own package here."""
 
 
+class TrainingOptions(TypedDict):
+    """The options of `conf/train.yaml` that belong to no group."""
+
+    name: str
+    seed: Count
+    metric: str
+    mode: Literal["min", "max"]
+    resume: str | None
+    test: bool
+    bootstrap: PositiveCount
+    register: str | None
+
+
 def register_resolvers() -> None:
-    """Make `${run_dir:...}` and `${root:}` known to OmegaConf; safe to call again."""
+    """Make the resolvers of `conf/` known to OmegaConf; safe to call again.
+
+    `${root:}` is the working copy, `${run_dir:RUNS,NAME,RESUME}` the folder of this run,
+    and `${options:}` lists every config group with its options, for the help text.
+    """
     OmegaConf.register_resolver("root", _root, replace=True)
     OmegaConf.register_resolver("run_dir", _run_dir, replace=True, use_cache=True)
+    OmegaConf.register_resolver("options", _options, replace=True)
 
 
 def _root() -> str:
@@ -52,13 +76,45 @@ def _run_dir(runs: str, name: str, resume: str | None) -> str:
     """
     from fakenews.tracking.folder import find_run
 
-    if resume is not None and (found := find_run(Path(runs) / name, resume)) is not None:
+    if faults := list(_name_faults(name)):
+        raise ConfigError(faults)
+    if resume is not None and (found := find_run(Path(runs) / name, str(resume))) is not None:
         return str(found)
     run_id = os.environ.get(RUN_ID)
     if run_id is None:
         run_id = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S.%f")[:-3]
         os.environ[RUN_ID] = run_id
     return str(Path(runs) / name / run_id)
+
+
+def _name_faults(name: object) -> Iterator[str]:
+    # It names a folder, an MLflow experiment and a registered model.
+    if not re.fullmatch(r"\w[\w.-]*", str(name)):
+        yield f"name={name}: use letters, digits, '_', '-' and '.'"
+
+
+def _options(*, _root_: DictConfig) -> str:
+    """A line for each group: its options, the chosen one marked."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    loader = GlobalHydra.instance().config_loader()
+    choices = _root_.hydra.runtime.choices
+    groups = sorted(name for name in choices if "/" not in name and name not in _NO_CHOICE)
+    width = max(map(len, groups), default=0)
+    lines = []
+    for group in groups:
+        options = public_options(loader.get_group_options(group))
+        marked = [f"{name}*" if name == choices[group] else name for name in options]
+        lines.append(f"  {group:<{width}}  {' '.join(marked)}")
+    return "\n".join(lines)
+
+
+_NO_CHOICE = ("hydra", "paths")
+
+
+def public_options(options: Iterable[str]) -> list[str]:
+    """The options of a group that can be chosen: `_NAME` is a base of others."""
+    return sorted(name for name in options if not name.startswith("_"))
 
 
 def check(
@@ -73,7 +129,7 @@ def check(
     Raises:
         ConfigError: With all faults found.
     """
-    faults = [*_missing(cfg), *_signature_faults(cfg, "")]
+    faults = list(dict.fromkeys([*_missing(cfg), *_signature_faults(cfg, "")]))
     if not faults and rules is not None:
         faults += rules(cfg)
     if faults:
@@ -81,34 +137,131 @@ def check(
 
 
 def training_rules(cfg: DictConfig) -> Iterator[str]:
-    """Contradictions between fields of `conf/train.yaml`."""
-    data = cfg.data
-    if data.val_size + data.test_size >= 1:
-        yield (
-            f"data.val_size {data.val_size} and data.test_size {data.test_size} leave "
-            "nothing to train on"
-        )
-    if data.folds is not None and not 0 <= data.fold < data.folds:
-        yield f"data.fold is {data.fold}: it must be 0 to {data.folds - 1}, data.folds less 1"
-    if data.folds is not None and data.test_path is not None:
-        yield "data.folds and data.test_path exclude each other: choose one test split"
-    columns = [data.text, data.label, *data.numeric, *data.categorical]
-    for column in sorted({column for column in columns if columns.count(column) > 1}):
-        yield f"the column {column!r} is used twice in data.text, label, numeric, categorical"
-    if cfg.loader.batch_tokens is not None and cfg.loader.batch_tokens < cfg.encoder.max_length:
-        yield (
-            f"loader.batch_tokens is {cfg.loader.batch_tokens}, less than one text of "
-            f"encoder.max_length={cfg.encoder.max_length}"
-        )
-    known = ("average_precision", "macro_f1", "auroc", "accuracy", "log_loss")
-    if cfg.metric.removeprefix("val/") not in known:
-        near = closest(cfg.metric.removeprefix("val/"), known)
-        yield f"metric is {cfg.metric!r}: choose val/{near or ', val/'.join(known)}"
-    if (cfg.mode == "min") != (cfg.metric == "val/log_loss"):
+    """Faults of `conf/train.yaml` that no single signature shows.
+
+    Args:
+        cfg: Composed, and without faults of its nodes.
+
+    Yields:
+        A message for each fault.
+    """
+    options = {name: cfg[name] for name in TrainingOptions.__annotations__}
+    faults = list(_value_faults(options, typing.get_type_hints(TrainingOptions), str))
+    yield from faults
+    if not faults:
+        rules = [_run_rules, _data_rules]
+        if "network" in cfg.model:  # a baseline has neither epochs nor features
+            rules += [_network_rules, _trainer_rules, _callback_rules]
+        for rule in rules:
+            yield from rule(cfg)
+
+
+def _run_rules(cfg: DictConfig) -> Iterator[str]:
+    yield from _name_faults(cfg.name)
+    tracked = str(cfg.logger.get("_target_", "")).startswith("fakenews.tracking.mlflow.")
+    # The default stands for "where there is a registry".
+    if cfg.register not in (None, cfg.name) and not tracked:
+        yield f"register={cfg.register} needs logger=mlflow"
+    if cfg.metric.removeprefix("val/") not in METRICS or "/" not in cfg.metric:
+        near = closest(cfg.metric.removeprefix("val/"), METRICS)
+        yield f"metric={cfg.metric} is unknown: choose val/{near or ', val/'.join(METRICS)}"
+    elif (cfg.mode == "min") != (cfg.metric == "val/log_loss"):
         yield f"mode={cfg.mode} does not fit metric={cfg.metric}"
 
 
-def closest(word: str, words: typing.Iterable[str]) -> str | None:
+def _data_rules(cfg: DictConfig) -> Iterator[str]:
+    data = cfg.data
+    share = data.test_size if data.folds is None else 1 / max(data.folds, 1)
+    taken = data.val_size + (0 if data.test_path else share)
+    if data.folds is not None and data.folds < 2:
+        yield f"data.folds={data.folds}: at least 2 are needed"
+    elif data.folds is not None and data.fold >= data.folds:
+        yield f"data.fold={data.fold}: it must be 0 to {data.folds - 1}, data.folds less 1"
+    elif taken >= 1:
+        yield (
+            f"data.val_size={data.val_size} and "
+            + (f"data.folds={data.folds}" if data.folds else f"data.test_size={share}")
+            + " leave nothing to train on"
+        )
+    if data.folds is not None and data.test_path is not None:
+        yield "data.folds and data.test_path exclude each other: choose one test split"
+    if not data.val_size and data.val_path is None:
+        yield (
+            "data.val_size=0: the best checkpoint and the decision threshold are chosen on "
+            "validation rows; give data.val_path, or a share above 0"
+        )
+    if cfg.test and not (data.test_size or data.folds or data.test_path or data.fetch):
+        yield "data.test_size=0 leaves no test split: add test=false, or give data.test_path"
+    columns = [data.text, data.label, *data.numeric, *data.categorical]
+    for column in sorted({column for column in columns if columns.count(column) > 1}):
+        yield f"the column {column!r} is used twice in data.text, label, numeric, categorical"
+    names = sorted(set((data.label_names or {}).values()))
+    if names and data.positive is not None and data.positive not in names:
+        yield f"data.positive={data.positive} is not in data.label_names: {', '.join(names)}"
+
+
+def _network_rules(cfg: DictConfig) -> Iterator[str]:
+    from hydra.utils import get_class
+
+    network: Any = get_class(cfg.model.network._target_)
+    features = cfg.features
+    made = features.headline or features.entities or features.numeric or features.categorical
+    if network.reads_tabular and not made:
+        yield (
+            f"model={network.name} reads tabular features and there are none: choose "
+            "features=headline or model=text, or name data.numeric columns"
+        )
+    tokens, longest = cfg.loader.batch_tokens, cfg.encoder.max_length
+    if network.reads_text and tokens is not None and tokens < longest:
+        yield (
+            f"loader.batch_tokens={tokens} is less than one text of "
+            f"encoder.max_length={longest}"
+        )
+    if cfg.optimizer.lr <= 0:
+        yield f"optimizer.lr={cfg.optimizer.lr}: it must be above 0"
+
+
+def _trainer_rules(cfg: DictConfig) -> Iterator[str]:
+    trainer = cfg.trainer
+    if trainer.max_epochs is None or trainer.max_epochs < 1:
+        yield f"trainer.max_epochs={trainer.max_epochs}: it must be at least 1"
+    elif (trainer.check_val_every_n_epoch or 1) > trainer.max_epochs:
+        yield (
+            f"trainer.check_val_every_n_epoch={trainer.check_val_every_n_epoch} is more than "
+            f"trainer.max_epochs={trainer.max_epochs}: nothing would be validated"
+        )
+    if trainer.limit_train_batches == 0:
+        yield "trainer.limit_train_batches=0 leaves nothing to train on"
+    if trainer.limit_val_batches == 0:
+        yield "trainer.limit_val_batches=0: the best checkpoint is chosen on validation rows"
+    if trainer.get("fast_dev_run"):
+        yield "trainer.fast_dev_run saves no checkpoint to go on with: use debug=one_batch"
+    if trainer.overfit_batches and cfg.resume is not None:
+        yield "trainer.overfit_batches is for a new run: drop resume"
+    if trainer.max_time is not None and not re.fullmatch(r"\d+:\d+:\d+:\d+", trainer.max_time):
+        yield f"trainer.max_time={trainer.max_time}: write DD:HH:MM:SS, as in 00:01:30:00"
+
+
+def _callback_rules(cfg: DictConfig) -> Iterator[str]:
+    known = ("train/loss", *(f"val/{name}" for name in METRICS))
+    for name in ("step_seed", "best", "last", "stop"):
+        if cfg.callbacks.get(name) is None:
+            yield f"callbacks.{name} is missing: a run cannot do without it"
+    for name, callback in cfg.callbacks.items():
+        if not OmegaConf.is_dict(callback) or "_target_" not in callback:
+            if callback is not None or name not in ("step_seed", "best", "last", "stop"):
+                yield f"callbacks.{name}={callback}: remove a callback with ~callbacks.{name}"
+            continue
+        monitor, mode = callback.get("monitor"), callback.get("mode", "min")
+        if monitor is None:
+            continue
+        if monitor not in known:
+            yield f"callbacks.{name}.monitor={monitor} is unknown: choose {', '.join(known)}"
+        elif (mode == "min") != monitor.endswith("loss"):
+            yield f"callbacks.{name}.mode={mode} does not fit its monitor={monitor}"
+
+
+def closest(word: str, words: Iterable[str]) -> str | None:
     """The word most like `word`, if one is near."""
     matches = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
     return matches[0] if matches else None
@@ -125,33 +278,49 @@ def _missing(cfg: DictConfig) -> Iterator[str]:
 
 
 def _signature_faults(node: Any, path: str) -> Iterator[str]:
-    if node is None:
-        return
     if OmegaConf.is_list(node):
         for index in range(len(node)):
             yield from _signature_faults(node[index], f"{path}[{index}]")
         return
     if not OmegaConf.is_dict(node):
         return
-    keys = [key for key in node if not OmegaConf.is_missing(node, key)]
-    if "_target_" in node:
-        values = {str(key): node[key] for key in keys if not str(key).startswith("_")}
-        yield from _call_faults(str(node["_target_"]), values, path)
-    for key in keys:
-        yield from _signature_faults(node[key], f"{path}.{key}" if path else str(key))
+    values: dict[str, Any] = {}
+    for key in node:
+        try:
+            if not OmegaConf.is_missing(node, key):
+                values[str(key)] = node[key]
+        except InterpolationKeyError as error:
+            yield f"{path}.{key}: {error.msg or error}"
+    if "_target_" in values:
+        yield from _call_faults(node, values, path)
+    for key, value in values.items():
+        yield from _signature_faults(value, f"{path}.{key}" if path else key)
 
 
-def _call_faults(target: str, values: Mapping[str, Any], path: str) -> Iterator[str]:
-    if not any(target == name or target.startswith(name.rstrip("*")) for name in TARGETS):
-        yield (
-            f"{path}._target_={target} is not allowed: add it to TARGETS in fakenews/config.py"
-        )
-        return
+def _call_faults(node: DictConfig, values: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Faults of the resolved `values` of a node that makes its `_target_`."""
     from hydra.utils import get_object
-    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
+    target = str(values["_target_"])
+    refusal = (
+        f"{path}._target_={target} is not allowed: add it to TARGETS in fakenews/config.py"
+    )
+    if not any(target == name or target.startswith(name.rstrip("*")) for name in TARGETS):
+        yield refusal
+        return
     try:
         function = get_object(target)
+    # Whatever an import raises, the name is wrong.
+    except Exception as error:  # noqa: BLE001
+        reason = next(iter(str(error).splitlines()), repr(error))
+        yield f"{path}._target_={target} cannot be imported: {reason}"
+        return
+    # A module's attributes are whatever it imports: fakenews.cli.os.system is not ours.
+    home = str(getattr(function, "__module__", "")).partition(".")[0]
+    if home != target.partition(".")[0] or not callable(function):
+        yield refusal
+        return
+    try:
         parameters = inspect.signature(function).parameters
         hints = typing.get_type_hints(
             function.__init__ if inspect.isclass(function) else function, include_extras=True
@@ -159,25 +328,40 @@ def _call_faults(target: str, values: Mapping[str, Any], path: str) -> Iterator[
     # A library's own signature may be beyond introspection: it will check itself.
     except (ValueError, TypeError, NameError):
         return
-    # Anything that cannot be imported is a mistake in the config.
-    except Exception as error:  # noqa: BLE001
-        yield f"{path}._target_={target} cannot be imported: {error}"
-        return
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    raw = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(raw, dict)  # noqa: S101 of a DictConfig it is one
+    values = {key: value for key, value in values.items() if not key.startswith("_")}
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for key in sorted(values.keys() - parameters.keys()):
+            near = closest(key, parameters)
+            hint = f": did you mean {path}.{near}?" if near else ""
+            yield f"{path}.{key} is not an option of {target}{hint}"
+
+    def written_at(key: str) -> str:
+        # A value that stands elsewhere is wrong there, and only once.
+        source = re.fullmatch(r"\$\{(\w[\w.]*)\}", str(raw[key]))
+        return source[1] if source else f"{path}.{key}"
+
+    yield from _value_faults(values, hints, written_at)
+
+
+def _value_faults(
+    values: Mapping[str, Any], hints: Mapping[str, Any], written_at: Callable[[str], str]
+) -> Iterator[str]:
+    """Values that do not fit the type and the bounds of their hint."""
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
     for key, value in values.items():
-        if key not in parameters:
-            if not takes_any:
-                near = closest(key, parameters)
-                hint = f": did you mean {path}.{near}?" if near else ""
-                yield f"{path}.{key} is not an option of {target}{hint}"
+        if key not in hints or (OmegaConf.is_dict(value) and "_target_" in value):
             continue
-        if key not in hints or (OmegaConf.is_config(value) and "_target_" in value):
-            continue
+        given = plain(value) if OmegaConf.is_config(value) else value
         try:
             adapter = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True))
-            adapter.validate_python(plain(value) if OmegaConf.is_config(value) else value)
+            # Text is no number, nor is a truth value, however much they look like one.
+            adapter.validate_python(given, strict=isinstance(given, str | bool) or None)
         except PydanticUserError:
             continue  # an annotation that pydantic cannot check
         except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            yield f"{path}.{key}={value!r}: {reason[0].lower()}{reason[1:]}"
+            reasons = dict.fromkeys(found["msg"] for found in error.errors())
+            reason = ", or ".join(reasons).replace("Input should", "it should")
+            yield f"{written_at(key)}={given!r}: {reason[0].lower()}{reason[1:]}"

@@ -9,8 +9,9 @@ A run folder holds everything a run leaves:
     bundle/         what predicts
 """
 
+import contextlib
 import json
-import os
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ State = Literal["running", "interrupted", "failed", "finished"]
 
 _RECORD = "run.json"
 LAST = "checkpoints/last.ckpt"
+
+_held: set[Path] = set()  # folders that this process works in
 
 
 class RunFolder:
@@ -44,6 +47,7 @@ class RunFolder:
             raise TrainingError(
                 f"{path} is in use by another process: wait for it, or start without resume"
             ) from error
+        _held.add(path.resolve())
 
     @property
     def last_checkpoint(self) -> Path | None:
@@ -65,6 +69,7 @@ class RunFolder:
 
     def release(self) -> None:
         """Let other processes work in the folder."""
+        _held.discard(self.path.resolve())
         self._lock.release()
 
 
@@ -93,6 +98,24 @@ def find_run(runs: Path, resume: str) -> Path | None:
     return None
 
 
+def discard_empty(folder: Path) -> None:
+    """Remove a run folder in which no run began, as a mistake in the configuration leaves.
+
+    Only the files that every start writes are removed: if there are others, or if another
+    process works there, the folder stays as it is.
+    """
+    found = {path.name for path in folder.glob("*")}
+    logs = {name for name in found if name.endswith(".log")}
+    if ".hydra" not in found or found - logs - {".hydra", ".lock"}:
+        return
+    if folder.resolve() not in _held and _in_use(folder):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    # The folder of its name too, when it was the first run of that name.
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
+
+
 def _record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads((folder / _RECORD).read_text())
@@ -109,8 +132,3 @@ def _in_use(folder: Path) -> bool:
         return True
     lock.release()
     return False
-
-
-def is_main_process() -> bool:
-    """Whether this process writes the run's artefacts (rank 0 of a launcher)."""
-    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
