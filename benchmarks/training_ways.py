@@ -50,14 +50,16 @@ class Pass:
     Attributes:
         seconds: From the start of the last epoch to the end of its last step;
             validation and checkpoints come after.
+        cpu_seconds: Of all threads, in the same time.
         shapes: B and T of each batch that the encoder was trained on in that epoch.
         logits: Logits [B, C] of a batch by the trained model.
     """
 
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     shapes: list[tuple[int, int]] = field(default_factory=list)
     logits: Logits | None = None
-    _started: float = 0.0
+    _started: tuple[float, float] = (0.0, 0.0)
 
     @property
     def rows(self) -> int:
@@ -67,11 +69,13 @@ class Pass:
     def start(self) -> None:
         """An epoch starts."""
         self.shapes = []
-        self._started = time.perf_counter()
+        self._started = time.perf_counter(), time.process_time()
 
     def step(self) -> None:
         """A step ended."""
-        self.seconds = time.perf_counter() - self._started
+        wall, cpu = self._started
+        self.seconds = time.perf_counter() - wall
+        self.cpu_seconds = time.process_time() - cpu
 
     def watch(self, backbone: nn.Module) -> None:
         """Note the shape of each batch that `backbone` is trained on."""

@@ -1,0 +1,62 @@
+"""The benchmark of training speed, run on a few rows with a tiny encoder."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "training.py"
+SMALL = ["--rows", "48", "--threads", "1", "encoder=tiny", "features=headline"]
+
+
+def run(folder: Path, *arguments: str) -> dict:
+    out = folder / "out.json"
+    subprocess.run(
+        [sys.executable, str(SCRIPT), *SMALL, *arguments, "--json", str(out)],
+        check=True,
+        capture_output=True,
+        cwd=folder,
+    )
+    return json.loads(out.read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_every_way_is_timed_on_the_same_rows(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    result = run(tmp_path, "--repeats", "2", "--warmup", "1")
+    assert result["rows"] == 48
+    assert len(result["ways"]) == 6
+    for way in result["ways"].values():
+        assert len(way["rows_per_second"]) == 2
+        assert min(way["rows_per_second"]) > 0
+        assert 0 < way["peak_fraction_real"] < way["peak_fraction_padded"]
+        # Real work is the same for all, so what padding adds is known from the lengths.
+        assert 0 <= way["padding"] < 1
+    padding = {name: way["padding"] for name, way in result["ways"].items()}
+    assert padding["ours"] == padding["bare loop"] < padding["HF, dynamic padding"]
+    tokens = result["mean_tokens"]
+    assert math.isclose(padding["HF, padded to 128"], 1 - tokens / 128)
+    assert math.isclose(padding["seed tutorial"], 1 - tokens / 100)
+
+
+@pytest.mark.slow
+def test_quality_is_a_probability_for_every_way(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    result = run(tmp_path, "--quality", "--epochs", "1")
+    assert len(result["ways"]) == 6
+    assert all(0 < way["average_precision"] <= 1 for way in result["ways"].values())
+
+
+def test_an_unknown_way_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--ways", "theirs"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert "invalid choice: 'theirs'" in done.stderr
