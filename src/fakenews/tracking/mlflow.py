@@ -5,12 +5,10 @@ work does: evaluated, bundled, registered.
 """
 
 import logging
-import sqlite3
+import posixpath
+import re
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +17,20 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from fakenews.bounds import Positive
 from fakenews.errors import TrackingError
+from fakenews.tracking.store import check_store, explain, impatient, sqlite_file
 
 log = logging.getLogger(__name__)
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
+# What the store takes: characters of a value, items of a batch.
 _MAX_PARAM_LENGTH = 250
+_MAX_PARAMS = 100
+_MAX_METRICS = 1000
+
+# Seconds before a store that did not answer is asked again: doubled from the first to
+# the last.
+_FIRST_PAUSE, _LAST_PAUSE = 10.0, 600.0
 
 
 class MLflowTracker(MLFlowLogger):
@@ -35,8 +41,10 @@ class MLflowTracker(MLFlowLogger):
         experiment_name: Made if it does not exist.
         run_name: Of a new run.
         run_id: Of a run to continue; None starts a new one.
-        artifact_location: Of a new experiment; None lets the server choose.
-        timeout: Seconds in which the store must answer before any work starts.
+        artifact_location: Of a new experiment; None puts it beside an SQLite file, or
+            lets a server choose.
+        timeout: Seconds in which the store must answer before any work starts, and
+            when metrics are logged.
         system_metrics: Log use of processors, memory and disk.
 
     Raises:
@@ -55,8 +63,12 @@ class MLflowTracker(MLFlowLogger):
         system_metrics: bool = True,
     ) -> None:
         check_store(tracking_uri, timeout=timeout)
+        # They announce what is expected: a new database, a new experiment.
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        if artifact_location is None and tracking_uri.startswith("sqlite:"):
+            beside = sqlite_file(tracking_uri).absolute().parent
+            artifact_location = str(beside / "mlartifacts" / experiment_name)
         super().__init__(
             experiment_name=experiment_name,
             run_name=run_name,
@@ -64,7 +76,9 @@ class MLflowTracker(MLFlowLogger):
             run_id=run_id,
             artifact_location=artifact_location,
         )
-        self._unsent: list[tuple[dict[str, float], int | None]] = []
+        self._timeout = timeout
+        self._unsent: list[Any] = []  # mlflow.entities.Metric, in the order logged
+        self._pause = 0.0  # 0 while the store answers
         self._retry_at = 0.0
         self._wants_system_metrics = system_metrics
         self._monitor: Any = None
@@ -85,27 +99,47 @@ class MLflowTracker(MLFlowLogger):
             TrackingError: The store refuses.
         """
         from mlflow.entities import Param, RunTag
-        from mlflow.exceptions import MlflowException
 
+        flattened = flat(parameters)
+        keys = valid_keys(flattened)
         try:
+            if self._run_id is None:
+                self._experiment_id = self._find_experiment()
             run_id = str(self.run_id)
             self.experiment.update_run(run_id, status="RUNNING")
             known = self.experiment.get_run(run_id).data.params
             params = [
-                Param(name, str(value)[:_MAX_PARAM_LENGTH])
-                for name, value in flat(parameters).items()
-                if name not in known
+                Param(keys[name], str(value)[:_MAX_PARAM_LENGTH])
+                for name, value in flattened.items()
+                if keys[name] not in known
             ]
-            for start in range(0, len(params), 100):
-                self.experiment.log_batch(run_id, params=params[start : start + 100])
+            for start in range(0, len(params), _MAX_PARAMS):
+                self.experiment.log_batch(run_id, params=params[start : start + _MAX_PARAMS])
             self.experiment.log_batch(
                 run_id, tags=[RunTag(name, value) for name, value in tags.items()]
             )
-        except MlflowException as error:
-            raise TrackingError(_explain(self._tracking_uri, error)) from error
+        except Exception as error:
+            raise TrackingError(explain(self._tracking_uri, error)) from error
         if self._wants_system_metrics:
             self._start_monitor(run_id)
         return run_id
+
+    def _find_experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        client = self._mlflow_client
+        name = self._experiment_name
+        if (found := client.get_experiment_by_name(name)) is not None:
+            return str(found.experiment_id)
+        try:
+            return str(
+                client.create_experiment(name, artifact_location=self._artifact_location)
+            )
+        except MlflowException:
+            # Another run of this name may have made it in the meantime.
+            if (found := client.get_experiment_by_name(name)) is None:
+                raise
+            return str(found.experiment_id)
 
     def _start_monitor(self, run_id: str) -> None:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -123,20 +157,36 @@ class MLflowTracker(MLFlowLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log metrics; while the store does not answer, keep them for later."""
-        self._unsent.append((dict(metrics), step))
+        from mlflow.entities import Metric
+
+        keys = valid_keys(metrics)
+        now = int(time.time() * 1000)
+        self._unsent += [
+            Metric(keys[name], float(value), now, step or 0) for name, value in metrics.items()
+        ]
         if time.monotonic() < self._retry_at:
             return
         try:
-            while self._unsent:
-                super().log_metrics(*self._unsent[0])
-                self._unsent.pop(0)
+            self._send()
         except Exception as error:  # noqa: BLE001 a dead store must not kill a training
-            if not self._retry_at:
+            if not self._pause:
                 log.warning(
                     "%s; training goes on, metrics are kept and sent when it answers",
-                    _explain(self._tracking_uri, error),
+                    explain(self._tracking_uri, error),
                 )
-            self._retry_at = time.monotonic() + 30
+            self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LAST_PAUSE)
+            self._retry_at = time.monotonic() + self._pause
+            return
+        if self._pause:
+            log.info("the MLflow store answers again: it has all metrics")
+        self._pause = self._retry_at = 0.0
+
+    def _send(self) -> None:
+        with impatient(self._timeout):
+            while self._unsent:
+                batch = self._unsent[:_MAX_METRICS]
+                self.experiment.log_batch(self.run_id, metrics=batch)
+                del self._unsent[: len(batch)]
 
     def finalize(self, status: str = "success") -> None:
         """Nothing: a run ends with `end`, not when Lightning is done with it."""
@@ -158,7 +208,7 @@ class MLflowTracker(MLFlowLogger):
                 else:
                     self.experiment.log_artifact(self.run_id, str(path), folder)
         except Exception as error:
-            raise TrackingError(_explain(self._tracking_uri, error)) from error
+            raise TrackingError(explain(self._tracking_uri, error)) from error
 
     @rank_zero_only
     def register(self, *, name: str, artifact: str, tags: Mapping[str, str]) -> int:
@@ -184,7 +234,7 @@ class MLflowTracker(MLFlowLogger):
                 name, source=source, run_id=self.run_id, tags=dict(tags)
             )
         except MlflowException as error:
-            raise TrackingError(_explain(self._tracking_uri, error)) from error
+            raise TrackingError(explain(self._tracking_uri, error)) from error
         return int(version.version)
 
     @rank_zero_only
@@ -196,80 +246,17 @@ class MLflowTracker(MLFlowLogger):
         """
         if self._monitor is not None:
             self._monitor.finish()
-        self._retry_at = 0.0
+        if self._run_id is None:
+            return  # it never began
         try:
-            while self._unsent:
-                super().log_metrics(*self._unsent[0])
-                self._unsent.pop(0)
+            self._send()
             self.experiment.set_terminated(self.run_id, status=status)
         except Exception as error:
-            message = _explain(self._tracking_uri, error)
+            message = explain(self._tracking_uri, error)
             if status == "FINISHED":
                 raise TrackingError(message) from error
             # A failure is being reported already, and must not be hidden by this one.
             log.warning("%s; the run's status is not %s there", message, status)
-
-
-def check_store(uri: str, *, timeout: float) -> None:
-    """Check that a tracking store answers, before any work.
-
-    Raises:
-        TrackingError: It does not, and why.
-    """
-    parts = urllib.parse.urlsplit(uri)
-    if parts.password is not None:
-        raise TrackingError(
-            "logger.tracking_uri holds a password, and a configuration is written to files: "
-            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
-        )
-    if parts.scheme == "file" or not parts.scheme:
-        raise TrackingError(
-            f"logger.tracking_uri={uri}: MLflow no longer writes plain folders; use "
-            "sqlite:///FILE or a server"
-        )
-    if parts.scheme == "sqlite":
-        _check_sqlite(Path(uri.removeprefix("sqlite:///")), timeout)
-    elif parts.scheme in ("http", "https"):
-        try:
-            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout):  # noqa: S310
-                pass
-        except urllib.error.HTTPError as error:
-            if error.code in (401, 403):
-                raise TrackingError(
-                    f"the MLflow server {_public(uri)} refuses us ({error.code}): set "
-                    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-                ) from error
-        except (OSError, ValueError) as error:
-            raise TrackingError(_explain(uri, error)) from error
-
-
-def _check_sqlite(path: Path, timeout: float) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, timeout=timeout)
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.rollback()
-        finally:
-            connection.close()
-    except (sqlite3.Error, OSError) as error:
-        raise TrackingError(
-            f"the MLflow store {path} cannot be written ({error}): end the process that "
-            "holds it, or choose another with logger.tracking_uri, or logger=csv"
-        ) from error
-
-
-def _explain(uri: str, error: Exception) -> str:
-    reason = next(iter(str(error).strip().splitlines()), repr(error))[:200]
-    return f"the MLflow store {_public(uri)} does not take our data ({reason})"
-
-
-def _public(uri: str) -> str:
-    """The address without user and password."""
-    parts = urllib.parse.urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -281,3 +268,22 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{key}"] = value
     return found
+
+
+def valid_keys(names: Iterable[str]) -> dict[str, str]:
+    """A key that MLflow takes for each name of a metric or parameter, no two alike.
+
+    MLflow takes letters, digits, `_-. :/`, and no key that reads as another path.
+    """
+    keys: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        plain = re.sub(r"[^\w\-. :/]", "_", name)[:200]
+        if posixpath.normpath(plain) != plain or plain.startswith(("/", "..")):
+            plain = plain.replace("/", "_")
+        key, number = plain, 2
+        while key in taken:
+            key, number = f"{plain}_{number}", number + 1
+        keys[name] = key
+        taken.add(key)
+    return keys

@@ -36,15 +36,17 @@ def versions() -> dict[str, str]:
 def all_packages() -> list[str]:
     """Every installed package as `name==version`, sorted."""
     return sorted(
-        f"{found.metadata['Name']}=={found.version}"
-        for found in importlib.metadata.distributions()
+        {
+            f"{found.metadata['Name']}=={found.version}"
+            for found in importlib.metadata.distributions()
+        }
     )
 
 
 def git(root: Path) -> dict[str, Any]:
     """`commit` and `diff` of a working copy; both None outside one."""
     commit = _git(root, "rev-parse", "HEAD")
-    diff = _git(root, "diff", "HEAD") if commit else None
+    diff = _git(root, "diff", "--no-ext-diff", "HEAD") if commit else None
     return {"commit": commit, "diff": diff or None}
 
 
@@ -55,6 +57,8 @@ def _git(root: Path, *arguments: str) -> str | None:
             cwd=root,
             capture_output=True,
             text=True,
+            encoding="utf-8",
+            errors="replace",
             check=True,
             timeout=10,
         )

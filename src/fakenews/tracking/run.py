@@ -12,7 +12,7 @@ import yaml
 from lightning.pytorch.loggers import Logger
 
 from fakenews.data.manifest import write_json
-from fakenews.errors import Interrupted
+from fakenews.errors import Interrupted, TrackingError
 from fakenews.tracking.folder import RunFolder
 from fakenews.tracking.mlflow import MLflowTracker, Status, flat
 from fakenews.tracking.provenance import all_packages, git
@@ -20,7 +20,7 @@ from fakenews.tracking.provenance import all_packages, git
 log = logging.getLogger(__name__)
 
 # What may differ when a run is resumed without a word.
-_FREE = ("resume", "trainer.max_time")
+_FREE = ("resume", "trainer.max_time", "callbacks.stop.max_time")
 
 
 class Run:
@@ -62,31 +62,40 @@ class Run:
         return f"{commit}+changes" if commit and self.source["diff"] else commit
 
     def __enter__(self) -> Self:
+        self.folder.note(state="running")
+        try:
+            self._begin()
+        except BaseException as error:
+            # Python does not call __exit__ for an error in __enter__.
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def _begin(self) -> None:
         path = self.folder.path
         self._warn_of_changes(path / "config.yaml")
         (path / "config.yaml").write_text(yaml.safe_dump(dict(self.config), sort_keys=False))
         (path / "packages.txt").write_text("\n".join(all_packages()) + "\n")
         if self.source["diff"]:
             (path / "git.diff").write_text(self.source["diff"] + "\n")
-        if self.tracker is not None:
-            self.mlflow_id = self.tracker.begin(
-                parameters=self.config,
-                tags={
-                    "data_hash": str(self.manifest["data_hash"]),
-                    "git_commit": str(self.commit),
-                    "folder": path.name,
-                },
-            )
-            names = ("config.yaml", "packages.txt", "git.diff", "data.json", "audit.json")
-            files = [path / name for name in names if (path / name).is_file()]
-            self.tracker.log_files(dict.fromkeys(files))
-        self.folder.note(state="running", mlflow_run_id=self.mlflow_id)
-        return self
+        if self.tracker is None:
+            return
+        tags = {"data_hash": str(self.manifest["data_hash"]), "folder": path.name}
+        if self.commit is not None:
+            tags["git_commit"] = self.commit
+        self.mlflow_id = self.tracker.begin(parameters=self.config, tags=tags)
+        self.folder.note(mlflow_run_id=self.mlflow_id)
+        names = ("config.yaml", "packages.txt", "git.diff", "data.json", "audit.json")
+        files = [path / name for name in names if (path / name).is_file()]
+        self.tracker.log_files(dict.fromkeys(files))
 
     def _warn_of_changes(self, earlier: Path) -> None:
         if not earlier.is_file():
             return
-        before = flat(yaml.safe_load(earlier.read_text()) or {})
+        try:
+            before = flat(yaml.safe_load(earlier.read_text()) or {})
+        except yaml.YAMLError:
+            return  # cut off when the run was killed
         now = flat(json.loads(json.dumps(self.config)))
         changed = [
             name
@@ -125,6 +134,7 @@ class Run:
                     for name, value in values.items()
                 }
             )
+            self.logger.save()
         if self.tracker is not None:
             self.tracker.log_files(
                 {
@@ -157,6 +167,9 @@ class Run:
         try:
             if self.tracker is not None:
                 self.tracker.end(statuses[state])
+        except TrackingError:
+            state = "failed"
+            raise
         finally:
             self.folder.note(state=state)
             self.folder.release()

@@ -1,0 +1,130 @@
+"""Where MLflow keeps runs: does it answer, does it take us, and what is wrong if not."""
+
+import errno
+import math
+import os
+import socket
+import sqlite3
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fakenews.errors import TrackingError
+
+
+def check_store(uri: str, *, timeout: float) -> None:
+    """Check that a tracking store answers and takes us, before any work.
+
+    Args:
+        uri: Of the store.
+        timeout: Seconds in which it must answer.
+
+    Raises:
+        TrackingError: It does not, and why.
+    """
+    try:
+        parts = urllib.parse.urlsplit(uri)
+        address = (parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+    except ValueError as error:
+        raise TrackingError(
+            "logger.tracking_uri is no address: write http://HOST:PORT"
+        ) from error
+    if parts.password is not None:
+        variables = (
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            if parts.scheme in ("http", "https")
+            else "what the database reads, as PGPASSWORD,"
+        )
+        raise TrackingError(
+            "logger.tracking_uri holds a password, and a configuration is written to files: "
+            f"set {variables} in the environment instead"
+        )
+    if parts.scheme in ("", "file"):
+        raise TrackingError(
+            f"logger.tracking_uri={uri}: MLflow no longer writes plain folders; use "
+            "sqlite:///FILE or a server"
+        )
+    if parts.scheme == "sqlite":
+        _check_sqlite(sqlite_file(uri), timeout)
+    elif parts.scheme in ("http", "https"):
+        try:
+            # Quicker, and clearer when it fails, than the client.
+            with socket.create_connection(address, timeout=timeout):
+                pass
+            _ask(uri, timeout)
+        except OSError as error:
+            raise TrackingError(explain(uri, error)) from error
+
+
+def _ask(uri: str, timeout: float) -> None:
+    """Ask a server for something that needs its permission."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    try:
+        with impatient(timeout):
+            MlflowClient(uri).search_experiments(max_results=1)
+    except MlflowException as error:
+        status = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        if status in (401, 403):
+            raise TrackingError(
+                f"the MLflow server {public(uri)} refuses us: set MLFLOW_TRACKING_USERNAME "
+                "and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what it knows"
+            ) from error
+        raise TrackingError(explain(uri, error)) from error
+
+
+def sqlite_file(uri: str) -> Path:
+    """The file of `sqlite:///FILE`."""
+    return Path(urllib.parse.urlsplit(uri).path.removeprefix("/"))
+
+
+def _check_sqlite(path: Path, timeout: float) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            if not os.access(path.parent, os.W_OK):
+                raise PermissionError(errno.EACCES, "the folder is not writable")
+            return  # MLflow makes it when the first run begins
+        connection = sqlite3.connect(path, timeout=timeout)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+        finally:
+            connection.close()
+    except (sqlite3.Error, OSError) as error:
+        raise TrackingError(
+            f"the MLflow store {path} cannot be written ({error}): end the process that "
+            "holds it, or choose another with logger.tracking_uri, or logger=csv"
+        ) from error
+
+
+@contextmanager
+def impatient(timeout: float) -> Iterator[None]:
+    """MLflow's client asks twice, not for minutes; what the user has set stays."""
+    wanted = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(math.ceil(timeout)),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    }
+    ours = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+def explain(uri: str, error: Exception) -> str:
+    """One line for a store's error, without passwords."""
+    reason = next(iter(str(error).strip().splitlines()), repr(error))[:200]
+    return f"the MLflow store {public(uri)} does not take our data ({reason})"
+
+
+def public(uri: str) -> str:
+    """The address without user and password."""
+    parts = urllib.parse.urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
