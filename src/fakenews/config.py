@@ -19,6 +19,7 @@ from omegaconf.errors import InterpolationKeyError
 
 from fakenews.bounds import Count, PositiveCount
 from fakenews.errors import ConfigError
+from fakenews.launch import agreed
 
 RUN_ID = "FAKENEWS_RUN_ID"
 
@@ -69,11 +70,11 @@ def _root() -> str:
 
 
 def _run_dir(runs: str, name: str, resume: str | None) -> str:
-    """The folder of this run, equal for every process of it.
+    """The folder of this run, equal for every process of it."""
+    return agreed("run_dir", lambda: _own_run_dir(runs, name, resume))
 
-    All ranks of a run inherit one id from the environment, because a clock read by each
-    would give each a folder of its own.
-    """
+
+def _own_run_dir(runs: str, name: str, resume: str | None) -> str:
     from fakenews.tracking.folder import find_run
 
     if faults := list(_name_faults(name)):

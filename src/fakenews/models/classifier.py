@@ -120,12 +120,14 @@ class Classifier(L.LightningModule):
         loss = self.loss(logits_BC, batch.labels)
         # Looked at now and then only: on a GPU each look waits for the device.
         if batch_idx % _LOSS_CHECK_STEPS == 0 and not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss.item()} at step {self.global_step}: lower optimizer.lr "
-                "or raise scheduler.warmup"
-            )
+            raise self._diverged(f"the loss is {loss.item()}")
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.labels))
         return loss
+
+    def _diverged(self, fault: str) -> TrainingError:
+        return TrainingError(
+            f"{fault} at step {self.global_step}: lower optimizer.lr or raise scheduler.warmup"
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the logits of a batch; metrics need all of them."""
@@ -134,12 +136,18 @@ class Classifier(L.LightningModule):
         self._validation.append((batch.rows, logits_BC.double(), batch.labels))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics over every validation row, counted once."""
+        """Log the metrics over every validation row, counted once.
+
+        Raises:
+            TrainingError: A logit is not finite.
+        """
         rows, logits, labels = (
             torch.cat(column) for column in zip(*self._validation, strict=True)
         )
         self._validation.clear()
         _, logits_NC, labels_N = self._gathered(rows, logits, labels)
+        if not np.isfinite(logits_NC).all():
+            raise self._diverged("a logit of the validation split is not finite")
         probabilities = softmax(logits_NC)
         metrics = classification_metrics(
             probabilities, labels_N, classes=self.classes, positive=self.positive

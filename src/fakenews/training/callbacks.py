@@ -1,6 +1,12 @@
-"""Callbacks: seeds of every step, and stopping without losing work."""
+"""Callbacks: seeds of every step, checkpoints, and stopping without losing work.
+
+A checkpoint is only taken where training can continue exactly: after an optimizer
+step, and at the end of an epoch after its validation. Never between the last step of
+an epoch and its validation, because Lightning would resume with the next epoch.
+"""
 
 import logging
+import os
 import signal
 import time
 from datetime import timedelta
@@ -9,12 +15,17 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
+from lightning.pytorch import callbacks
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from fakenews.bounds import PositiveCount
 from fakenews.errors import ConfigError, Interrupted
 
 log = logging.getLogger(__name__)
+
+_LAST = "last.ckpt"
 
 
 class StepSeed(L.Callback):
@@ -35,17 +46,87 @@ class StepSeed(L.Callback):
     ) -> None:
         """Seed the step."""
         del pl_module, batch
-        # The generator scrambles its seed, so neighbouring numbers are as good as any;
-        # the multipliers keep epochs, ranks and runs apart.
-        step = trainer.current_epoch * 1_000_003 + batch_idx
-        torch.manual_seed((self.seed * 1_000_000_007 + step) * 4_099 + trainer.global_rank)
+        entropy = [self.seed, trainer.current_epoch, batch_idx, trainer.global_rank]
+        (state,) = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+        torch.manual_seed(int(state))
 
 
-class StopAndSave(L.Callback):
-    """Saves `last.ckpt` and stops at the end of a step, when asked to from outside.
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's, which remembers when it is resumed that it had stopped the training."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop again what was stopped already."""
+        super().on_train_start(trainer, pl_module)
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
+class BestCheckpoint(callbacks.ModelCheckpoint):
+    """Lightning's, which remembers the best also when the run folder has been moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint, with paths as they are now."""
+        here = Path(str(self.dirpath))
+
+        def moved(path: str) -> str:
+            return str(here / Path(path).name) if path else path
+
+        state = state_dict | {
+            "dirpath": self.dirpath,
+            "best_k_models": {moved(k): v for k, v in state_dict["best_k_models"].items()},
+        }
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[key] = moved(state_dict[key])
+        super().load_state_dict(state)
+
+
+class LastCheckpoint(callbacks.Checkpoint):
+    """Keeps `last.ckpt`, from which a run is resumed, whatever the metrics say.
+
+    Args:
+        folder: For `last.ckpt`.
+        every_n_train_steps: Save after this many optimizer steps too; None: at the end
+            of an epoch only.
+    """
+
+    def __init__(
+        self, *, folder: str | Path, every_n_train_steps: PositiveCount | None = None
+    ) -> None:
+        self.checkpoint = Path(folder) / _LAST
+        self.every_n_train_steps = every_n_train_steps
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save, when it is time."""
+        del pl_module, outputs, batch
+        if (
+            self.every_n_train_steps is not None
+            and trainer.global_step % self.every_n_train_steps == 0
+            and _resumable(trainer, batch_idx)
+        ):
+            trainer.save_checkpoint(self.checkpoint)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save; Lightning calls checkpoints after all other callbacks."""
+        del pl_module
+        trainer.save_checkpoint(self.checkpoint)
+
+
+class StopAndSave(callbacks.Checkpoint):
+    """Saves `last.ckpt` and stops when asked to from outside.
 
     A signal only sets a flag: at the end of the step all ranks agree to save, so that
-    the checkpoint is whole. A second Ctrl-C stops at once.
+    the checkpoint is whole. When the step was an epoch's last, or validation runs, the
+    epoch is finished first. A second Ctrl-C stops at once.
+
+    Lightning calls checkpoint callbacks last, so what is saved has every other
+    callback's state of this step.
 
     Args:
         folder: For `last.ckpt`.
@@ -56,13 +137,14 @@ class StopAndSave(L.Callback):
     """
 
     def __init__(self, *, folder: str | Path, max_time: str | None = None) -> None:
-        self.checkpoint = Path(folder) / "last.ckpt"
+        self.checkpoint = Path(folder) / _LAST
         self.max_seconds = None if max_time is None else _seconds(max_time)
         self._started = time.monotonic()
-        self._reason: tuple[str, int] | None = None
+        self._signal: int | None = None
         self._previous: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    # Not earlier: Lightning sets handlers of its own just before.
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen for signals (only the main thread can)."""
         del trainer, pl_module
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -73,10 +155,14 @@ class StopAndSave(L.Callback):
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self._reason is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        name = signal.Signals(number).name
-        self._reason = (f"{name} received", 128 + number)
+        if self._signal is not None and number == signal.SIGINT:
+            raise Interrupted(
+                "interrupted twice: stopped without saving; run the same command with "
+                "resume=auto to continue from the last checkpoint",
+                status=128 + number,
+            )
+        self._signal = number
+        log.warning("%s received: saving at the end of the step", signal.Signals(number).name)
 
     def on_train_batch_end(
         self,
@@ -87,33 +173,64 @@ class StopAndSave(L.Callback):
         batch_idx: int,
     ) -> None:
         """Save and stop, if any rank was asked to."""
-        del pl_module, outputs, batch, batch_idx
+        del pl_module, outputs, batch
+        if _resumable(trainer, batch_idx):
+            self._stop_if_asked(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save and stop, if any rank was asked to."""
+        del pl_module
+        self._stop_if_asked(trainer)
+
+    def _stop_if_asked(self, trainer: L.Trainer) -> None:
         over = (
             self.max_seconds is not None
             and time.monotonic() - self._started >= self.max_seconds
         )
-        if over and self._reason is None:
-            self._reason = ("trainer.max_time is over", 75)
-        asked = self._reason is not None
+        asked = self._signal is not None or over
         if trainer.world_size > 1:
             # Each rank may have got the signal in another step.
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         if not asked:
             return
         trainer.save_checkpoint(self.checkpoint)
-        reason, status = self._reason or ("another rank was told to stop", 143)
+        reason, status = "stopped with another rank", 128 + signal.SIGTERM
+        if self._signal is not None:
+            reason = f"{signal.Signals(self._signal).name} received"
+            status = 128 + self._signal
+            self._signal = None
+        elif over:
+            reason, status = "trainer.max_time is over", 75
         raise Interrupted(
             f"{reason}: saved step {trainer.global_step} to {self.checkpoint}; "
             "run the same command with resume=auto to continue",
             status=status,
         )
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         """Give the signals back."""
-        del trainer, pl_module, stage
+        del trainer, pl_module, exception
+        self._give_back()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the signals back, with one that came too late to stop the training."""
+        del trainer, pl_module
+        self._give_back()
+        if self._signal is not None:
+            os.kill(os.getpid(), self._signal)
+
+    def _give_back(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
+
+
+def _resumable(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Whether gradients are spent and the epoch goes on after this batch."""
+    done = batch_idx + 1
+    return done % trainer.accumulate_grad_batches == 0 and done < trainer.num_training_batches
 
 
 def _seconds(max_time: str) -> float:

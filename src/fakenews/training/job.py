@@ -3,11 +3,11 @@
 data -> features -> model -> fit -> calibrate -> evaluate -> bundle -> register
 """
 
+import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ import lightning as L
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_class, instantiate
-from lightning.pytorch.callbacks import ModelCheckpoint
+from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 from omegaconf import DictConfig
@@ -27,22 +26,19 @@ from fakenews.config import check, plain, training_rules
 from fakenews.data.artefacts import artefacts
 from fakenews.data.dataset import Dataset, Split
 from fakenews.data.manifest import write_json
-from fakenews.engines import Outputs, TfidfEngine, TorchEngine
-from fakenews.errors import BundleError
+from fakenews.engines import Outputs
+from fakenews.errors import BundleError, Interrupted, TrainingError
 from fakenews.evaluation.calibration import Calibration
 from fakenews.evaluation.plots import evaluation_figures
 from fakenews.evaluation.report import Evaluation, evaluate, table, write
-from fakenews.features.pipeline import FeaturePipeline
-from fakenews.models.classifier import Classifier
-from fakenews.models.encoder import Pretrained
-from fakenews.models.networks import Network
+from fakenews.launch import is_main_process
 from fakenews.models.tfidf import TfidfClassifier
 from fakenews.predictor import Predictor
 from fakenews.tracking.folder import RunFolder
 from fakenews.tracking.mlflow import MLflowTracker
 from fakenews.tracking.provenance import versions
 from fakenews.tracking.run import Run
-from fakenews.training.history import History
+from fakenews.training.fit import Fitted, fit
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +60,15 @@ def train(cfg: DictConfig) -> float:
     # Lightning announces what it does at every start; what matters is said here.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     check(cfg, rules=training_rules)
-    folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
+    output = Path(HydraConfig.get().runtime.output_dir)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     # Numbers below 1e-38 cost hundreds of times as much to multiply, and say nothing.
     torch.set_flush_denormal(True)
+    if not is_main_process():
+        return assist(cfg, output)
 
-    # First of all: a store that does not answer should not cost anyone a training.
+    folder = open_folder(cfg, output)
+    # Before any work: a store that does not answer should not cost anyone a training.
     logger = start_logger(cfg, folder)
     dataset = load_data(cfg, folder.path)
     with Run(
@@ -79,8 +78,9 @@ def train(cfg: DictConfig) -> float:
         manifest=dataset.manifest,
         root=Path(cfg.paths.root),
     ) as run:
-        fitted = fit(cfg, dataset, run)
-        bundle, evaluations = conclude(cfg, dataset, fitted, run)
+        fitted = fit(cfg, dataset, folder.path, logger)
+        with resumable(folder.path):
+            bundle, evaluations = conclude(cfg, dataset, fitted, run)
         metrics: dict[str, dict[str, float]] = {
             split: finite(found.metrics) for split, found in evaluations.items()
         }
@@ -98,6 +98,52 @@ def train(cfg: DictConfig) -> float:
         )
     log.info("run folder: %s (start with report.html)", folder.path)
     return float(evaluations["val"].metrics[cfg.metric.removeprefix("val/")])
+
+
+def assist(cfg: DictConfig, folder: Path) -> float:
+    """Take this rank's share of the fit; rank 0 does all else, and writes.
+
+    Returns:
+        The validation metric of the last epoch.
+    """
+    fitted = fit(cfg, instantiate(cfg.data), folder, None)
+    if fitted.history is None:
+        return math.nan
+    return float(fitted.history.frame()[cfg.metric].iloc[-1])
+
+
+def open_folder(cfg: DictConfig, path: Path) -> RunFolder:
+    """The run folder, locked; says when there is nothing to resume.
+
+    Raises:
+        TrainingError: The run is finished, or another process works on it.
+    """
+    folder = RunFolder(path)
+    if cfg.resume is not None and folder.record.get("state") == "finished":
+        raise TrainingError(
+            f"resume={cfg.resume}: the run is finished, its bundle is {path / 'bundle'}; "
+            "start a new run without resume"
+        )
+    if cfg.resume == "auto" and folder.last_checkpoint is None:
+        log.info("resume=auto: no run of this name is unfinished, so a new one starts")
+    return folder
+
+
+@contextlib.contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Tell how to go on when the work after the fit is interrupted.
+
+    Raises:
+        Interrupted: The work was interrupted.
+    """
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as error:
+        raise Interrupted(
+            f"stopped after the fit, which is saved in {folder}: run the same command with "
+            "resume=auto to evaluate it",
+            status=error.status if isinstance(error, Interrupted) else 130,
+        ) from error
 
 
 def start_logger(cfg: DictConfig, folder: RunFolder) -> Logger | None:
@@ -127,86 +173,6 @@ def load_data(cfg: DictConfig, folder: Path) -> Dataset:
     for warning in dataset.audit.warnings:
         log.warning(warning)
     return dataset
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fitted:
-    """A fitted model, ready to predict; with its learning curves, if it has any."""
-
-    predictor: Predictor
-    model: Classifier | TfidfClassifier
-    history: History | None = None
-
-
-def fit(cfg: DictConfig, dataset: Dataset, run: Run) -> Fitted:
-    """Fit the model that the configuration names."""
-    if "network" not in cfg.model:
-        return fit_tfidf(cfg, dataset)
-    return fit_network(cfg, dataset, run)
-
-
-def fit_tfidf(cfg: DictConfig, dataset: Dataset) -> Fitted:
-    """Fit the baseline, which has neither epochs nor features."""
-    model: TfidfClassifier = instantiate(cfg.model)
-    model.fit(dataset.part("train")["text"].tolist(), dataset.codes("train"))
-    predictor = Predictor(
-        engine=TfidfEngine(model),
-        tokenizer=None,
-        pad_id=0,
-        features=None,
-        cleaning=dataset.cleaning,
-        classes=dataset.classes,
-        calibration=Calibration(positive=dataset.positive),
-    )
-    return Fitted(predictor=predictor, model=model)
-
-
-def fit_network(cfg: DictConfig, dataset: Dataset, run: Run) -> Fitted:
-    """Fit a network with Lightning, and take its best weights."""
-    network: type[Network] = get_class(cfg.model.network._target_)
-    features: FeaturePipeline | None = None
-    pretrained: Pretrained | None = None
-    if network.reads_tabular:
-        features = instantiate(cfg.features)
-        features.fit(dataset.part("train"), progress=True)
-    if network.reads_text:
-        pretrained = instantiate(cfg.encoder)
-    loader = instantiate(cfg.loader, dataset=dataset, features=features, pretrained=pretrained)
-    model: Classifier = instantiate(
-        cfg.model,
-        encoder=None if pretrained is None else pretrained.encoder,
-        tabular_dim=0 if features is None else features.dim,
-        classes=dataset.classes,
-        positive=dataset.positive,
-        class_counts=dataset.class_counts("train"),
-    )
-    history = History()
-    callbacks = dict(instantiate(cfg.callbacks)) | {"history": history}
-    if run.logger is None:
-        # Lightning refuses a monitor that has nowhere to log to.
-        callbacks.pop("learning_rate", None)
-    trainer: L.Trainer = instantiate(
-        cfg.trainer, callbacks=list(callbacks.values()), logger=run.logger or False
-    )
-    trainer.fit(model, loader, ckpt_path=run.folder.last_checkpoint)
-    best: ModelCheckpoint = callbacks["best"]
-    state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")[
-        "state_dict"
-    ]
-    model.load_state_dict(state)
-    return Fitted(
-        predictor=Predictor(
-            engine=TorchEngine(model.network, device=str(trainer.strategy.root_device)),
-            tokenizer=None if pretrained is None else pretrained.tokenizer,
-            pad_id=0 if pretrained is None else pretrained.encoder.pad_id,
-            features=features,
-            cleaning=dataset.cleaning,
-            classes=dataset.classes,
-            calibration=Calibration(positive=dataset.positive),
-        ),
-        model=model,
-        history=history,
-    )
 
 
 def conclude(

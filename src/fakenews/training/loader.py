@@ -92,7 +92,7 @@ class HeadlineDataModule(L.LightningDataModule):
                 self.pretrained.tokenizer,
                 max_length=self.pretrained.max_length,
                 cache_dir=self.cache_dir,
-                progress=True,
+                progress=self.trainer is None or self.trainer.is_global_zero,
             )
         tabular = np.empty((len(frame), 0), dtype=np.float32)
         if self.features is not None:
@@ -101,7 +101,7 @@ class HeadlineDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of the training split, each row once an epoch over all ranks."""
-        trainer = self._attached()
+        trainer: Any = self._attached()
         sampler = LengthSampler(
             self._columns["train"].lengths,
             batch_size=self.batch_size,
@@ -109,6 +109,8 @@ class HeadlineDataModule(L.LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
             seed=self.seed,
+            # To overfit, the same batches must come again and again.
+            reshuffle=trainer.overfit_batches == 0,
         )
         if self._resumed is not None:
             sampler.resume(self._resumed)
@@ -147,10 +149,12 @@ class HeadlineDataModule(L.LightningDataModule):
         """Position in the epoch, the same on every rank."""
         if self.trainer is None or self._train_sampler is None:
             return {}
+        epoch = self.trainer.current_epoch
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        return self._train_sampler.position(
-            epoch=self.trainer.current_epoch, batches=progress.processed
-        )
+        batches = int(progress.processed)
+        if batches >= self.trainer.num_training_batches:
+            epoch, batches = epoch + 1, 0
+        return self._train_sampler.position(epoch=epoch, batches=batches)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a position; checked when the sampler is made."""
@@ -215,6 +219,7 @@ class LengthSampler(Sampler[list[int]]):
         world_size: Number of ranks; each gets equally many batches when training.
         seed: Of the shuffling; None keeps length order and may leave ranks with one
             batch more or less, which evaluation allows.
+        reshuffle: Whether each epoch has its own order; otherwise all have the first's.
     """
 
     def __init__(
@@ -226,10 +231,12 @@ class LengthSampler(Sampler[list[int]]):
         rank: int,
         world_size: int,
         seed: int | None,
+        reshuffle: bool = True,
     ) -> None:
         self._lengths = lengths
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self._rank, self._world_size, self._seed = rank, world_size, seed
+        self._reshuffle = reshuffle
         self._epoch = 0
         self._skip: tuple[int, int] | None = None  # epoch, batches of this rank
         self._length = len(self._mine(0))
@@ -237,13 +244,16 @@ class LengthSampler(Sampler[list[int]]):
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def sampler(self) -> "LengthSampler":
+        """Itself: of a batch sampler, Lightning sets the epoch of its `sampler` only."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch; Lightning calls this before each."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        # A generator, so that the epoch is read at the first batch and not before:
-        # Lightning makes the iterator of a resumed epoch before it sets the epoch.
         batches = self._mine(self._epoch)
         if self._skip is not None and self._skip[0] == self._epoch:
             batches = batches[self._skip[1] :]
@@ -280,6 +290,9 @@ class LengthSampler(Sampler[list[int]]):
                 f"on {self._world_size} ranks: resume on as many ranks as before"
             )
         self._skip = (epoch, batches // self._world_size)
+        # Lightning makes the iterator of a resumed epoch before it sets the epoch, and
+        # worker processes are sent their first batches then.
+        self._epoch = epoch
 
     @property
     def _hash(self) -> str:
@@ -288,7 +301,9 @@ class LengthSampler(Sampler[list[int]]):
         return digest.hexdigest()[:16]
 
     def _plan(self, epoch: int) -> list[Rows]:
-        generator = None if self._seed is None else np.random.default_rng([self._seed, epoch])
+        generator = None
+        if self._seed is not None:
+            generator = np.random.default_rng([self._seed, epoch if self._reshuffle else 0])
         return plan_batches(
             self._lengths,
             batch_size=self._batch_size,

@@ -1,0 +1,123 @@
+"""Fitting: a configuration and a dataset in, a model that predicts out."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+from hydra.utils import get_class, instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
+
+from fakenews.data.dataset import Dataset
+from fakenews.engines import TfidfEngine, TorchEngine
+from fakenews.errors import Interrupted
+from fakenews.evaluation.calibration import Calibration
+from fakenews.features.pipeline import FeaturePipeline
+from fakenews.launch import check_world, is_main_process
+from fakenews.models.classifier import Classifier
+from fakenews.models.encoder import Pretrained
+from fakenews.models.networks import Network
+from fakenews.models.tfidf import TfidfClassifier
+from fakenews.predictor import Predictor
+from fakenews.tracking.folder import LAST
+from fakenews.training.checkpoints import AtomicCheckpointIO, read_checkpoint
+from fakenews.training.history import History
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A fitted model, ready to predict; with its learning curves, if it has any."""
+
+    predictor: Predictor
+    model: Classifier | TfidfClassifier
+    history: History | None = None
+
+
+def fit(cfg: DictConfig, dataset: Dataset, folder: Path, logger: Logger | None) -> Fitted:
+    """Fit the model that the configuration names, from `folder`'s checkpoint if it has one."""
+    if "network" not in cfg.model:
+        return fit_tfidf(cfg, dataset)
+    return fit_network(cfg, dataset, folder, logger)
+
+
+def fit_tfidf(cfg: DictConfig, dataset: Dataset) -> Fitted:
+    """Fit the baseline, which has neither epochs nor features."""
+    model: TfidfClassifier = instantiate(cfg.model)
+    model.fit(dataset.part("train")["text"].tolist(), dataset.codes("train"))
+    predictor = Predictor(
+        engine=TfidfEngine(model),
+        tokenizer=None,
+        pad_id=0,
+        features=None,
+        cleaning=dataset.cleaning,
+        classes=dataset.classes,
+        calibration=Calibration(positive=dataset.positive),
+    )
+    return Fitted(predictor=predictor, model=model)
+
+
+def fit_network(
+    cfg: DictConfig, dataset: Dataset, folder: Path, logger: Logger | None
+) -> Fitted:
+    """Fit a network with Lightning, and take its best weights.
+
+    Raises:
+        Interrupted: Stopped from outside; what was done is in `folder`.
+        TrainingError: The loss or the logits are not finite, or a checkpoint is damaged.
+    """
+    network: type[Network] = get_class(cfg.model.network._target_)
+    features: FeaturePipeline | None = None
+    pretrained: Pretrained | None = None
+    if network.reads_tabular:
+        features = instantiate(cfg.features)
+        features.fit(dataset.part("train"), progress=is_main_process())
+    if network.reads_text:
+        pretrained = instantiate(cfg.encoder)
+    loader = instantiate(cfg.loader, dataset=dataset, features=features, pretrained=pretrained)
+    model: Classifier = instantiate(
+        cfg.model,
+        encoder=None if pretrained is None else pretrained.encoder,
+        tabular_dim=0 if features is None else features.dim,
+        classes=dataset.classes,
+        positive=dataset.positive,
+        class_counts=dataset.class_counts("train"),
+    )
+    history = History()
+    callbacks = dict(instantiate(cfg.callbacks)) | {"history": history}
+    if logger is None:
+        # Lightning refuses a monitor that has nowhere to log to.
+        callbacks.pop("learning_rate", None)
+    trainer: L.Trainer = instantiate(
+        cfg.trainer,
+        callbacks=list(callbacks.values()),
+        logger=logger or False,
+        plugins=[AtomicCheckpointIO()],
+        # Lightning's own limit ends a training as if it were done; StopAndSave's does not.
+        max_time=None,
+    )
+    check_world(trainer.world_size, os.environ)
+    last = folder / LAST
+    try:
+        trainer.fit(model, loader, ckpt_path=last if last.is_file() else None)
+    except SystemExit as error:
+        # What Lightning makes of a Ctrl-C outside of its steps.
+        raise Interrupted(
+            "interrupted: run the same command with resume=auto to continue", status=130
+        ) from error
+    best: ModelCheckpoint = callbacks["best"]
+    model.load_state_dict(read_checkpoint(best.best_model_path)["state_dict"])
+    return Fitted(
+        predictor=Predictor(
+            engine=TorchEngine(model.network, device=str(trainer.strategy.root_device)),
+            tokenizer=None if pretrained is None else pretrained.tokenizer,
+            pad_id=0 if pretrained is None else pretrained.encoder.pad_id,
+            features=features,
+            cleaning=dataset.cleaning,
+            classes=dataset.classes,
+            calibration=Calibration(positive=dataset.positive),
+        ),
+        model=model,
+        history=history,
+    )
