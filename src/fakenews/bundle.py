@@ -15,7 +15,6 @@ Nothing is pickled, so opening a bundle runs none of its content.
 
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,45 +73,57 @@ def write_bundle(content: BundleContent, folder: Path) -> Path:
 
     Returns:
         The folder.
+
+    Raises:
+        BundleError: The folder cannot be written, for want of space or of permission.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        draft.chmod(0o755)
-        (draft / "reference").mkdir()
-        save_file(_contiguous(content.weights), draft / "weights.safetensors")
-        save_file(
-            _contiguous(content.reference), draft / "reference" / "validation.safetensors"
-        )
-        if content.tokenizer is not None:
-            (draft / "tokenizer.json").write_text(content.tokenizer, encoding="utf-8")
-        for name in ("model", "features", "labels", "calibration", "metrics"):
-            _write_json(draft / f"{name}.json", getattr(content, name))
-        files = sorted(path for path in draft.rglob("*") if path.is_file())
-        for path in files:
-            path.chmod(0o644)  # safetensors makes files that only their owner can read
-        manifest = {
-            "format": FORMAT,
-            "files": {path.relative_to(draft).as_posix(): sha256(path) for path in files},
-            "provenance": content.provenance,
-        }
-        _write_json(draft / MANIFEST, manifest)
-        if folder.exists():
-            shutil.rmtree(folder)
-        draft.replace(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
+            draft = Path(name) / "bundle"
+            _write_files(content, draft)
+            if folder.exists():
+                # Two quick renames: no reader waits for a deletion to be done.
+                folder.replace(Path(name) / "old")
+            draft.replace(folder)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BundleError(
+            f"{folder}: the bundle cannot be written: {reason}; choose a folder that is "
+            "writable and has space"
+        ) from error
     return folder
+
+
+def _write_files(content: BundleContent, draft: Path) -> None:
+    (draft / "reference").mkdir(parents=True)
+    save_file(_contiguous(content.weights), draft / "weights.safetensors")
+    save_file(_contiguous(content.reference), draft / "reference" / "validation.safetensors")
+    if content.tokenizer is not None:
+        (draft / "tokenizer.json").write_text(content.tokenizer, encoding="utf-8")
+    for name in ("model", "features", "labels", "calibration", "metrics"):
+        _write_json(draft / f"{name}.json", getattr(content, name))
+    files = sorted(path for path in draft.rglob("*") if path.is_file())
+    for path in files:
+        path.chmod(0o644)  # safetensors makes files that only their owner can read
+    manifest = {
+        "format": FORMAT,
+        "files": {path.relative_to(draft).as_posix(): sha256(path) for path in files},
+        "provenance": content.provenance,
+    }
+    _write_json(draft / MANIFEST, manifest | {"sha256": _own_digest(manifest)})
 
 
 def read_bundle(folder: str | Path) -> BundleContent:
     """Read and verify a bundle.
 
+    Args:
+        folder: The bundle, or the run folder that has it.
+
     Raises:
-        BundleError: Naming the file that is missing, changed, unknown or damaged.
+        BundleError: Naming every file that is missing, changed, unknown or damaged.
     """
-    folder = Path(folder)
+    folder = find_bundle(folder)
     manifest = verify(folder)
     values = {
         name: _read_json(folder / f"{name}.json")
@@ -128,11 +139,18 @@ def read_bundle(folder: str | Path) -> BundleContent:
     )
 
 
+def find_bundle(folder: str | Path) -> Path:
+    """The bundle that a folder is, or, of a run folder, the one that it has."""
+    folder = Path(folder)
+    inside = folder / "bundle"
+    return inside if inside.is_dir() and not (folder / MANIFEST).exists() else folder
+
+
 def verify(folder: Path) -> dict[str, Any]:
     """Compare every file of a bundle with its manifest, and return the manifest.
 
     Raises:
-        BundleError: Naming the file that is missing, changed or unknown.
+        BundleError: Naming every file that is missing, changed or unknown.
     """
     if not folder.is_dir():
         raise BundleError(f"{folder} is no bundle: there is no such folder")
@@ -141,17 +159,19 @@ def verify(folder: Path) -> dict[str, Any]:
     manifest = _read_manifest(folder / MANIFEST)
     expected = manifest["files"]
     found = {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != MANIFEST
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     }
-    for name in sorted(found - set(expected)):
-        raise BundleError(f"{folder / name} does not belong to the bundle: remove it")
+    faults = [
+        f"{folder / name} does not belong to the bundle: remove it"
+        for name in sorted(found - {MANIFEST, *expected})
+    ]
     for name, digest in expected.items():
         if name not in found:
-            raise BundleError(f"{folder / name} is missing from the bundle")
-        if sha256(folder / name) != digest:
-            raise BundleError(f"{folder / name} was changed after the bundle was written")
+            faults.append(f"{folder / name} is missing from the bundle")
+        elif _digest(folder / name) != digest:
+            faults.append(f"{folder / name} was changed after the bundle was written")
+    if faults:
+        raise BundleError("; ".join(faults))
     return manifest
 
 
@@ -162,6 +182,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"{path} has format {manifest.get('format')!r}, this version reads "
             f"{FORMAT}: export the bundle again, or install the version that wrote it"
         )
+    # What cannot be listed in itself carries its own digest, in the one form we write.
+    if manifest.get("sha256") != _own_digest(manifest) or path.read_bytes() != _json_bytes(
+        manifest
+    ):
+        raise BundleError(f"{path} was changed after the bundle was written")
     expected = manifest.get("files")
     if not isinstance(expected, dict) or not isinstance(manifest.get("provenance"), dict):
         raise BundleError(f"{path} lacks files or provenance")
@@ -177,13 +202,29 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _digest(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+
+
 def _contiguous(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
-def _write_json(path: Path, content: Any) -> None:
+def _own_digest(manifest: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(_json_bytes(rest)).hexdigest()
+
+
+def _json_bytes(content: Any) -> bytes:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, sort_keys=True)
-    path.write_text(f"{text}\n", encoding="utf-8")
+    return f"{text}\n".encode()
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_bytes(_json_bytes(content))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,14 +4,18 @@ Shapes: B batch, T tokens, F tabular features, H embedding, C classes.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fakenews.errors import ConfigError
 from fakenews.models.networks import Network
-from fakenews.models.tfidf import TfidfClassifier
+
+if TYPE_CHECKING:
+    # scikit-learn takes a second to import, and only the baseline needs it.
+    from fakenews.models.tfidf import TfidfClassifier
 
 
 class Inputs(NamedTuple):
@@ -33,9 +37,6 @@ class Outputs(NamedTuple):
 class Engine(Protocol):
     """Runs a model on one batch."""
 
-    reads_tokens: bool
-    reads_tabular: bool
-
     def run(self, inputs: Inputs) -> Outputs:
         """Logits and embeddings of a batch."""
         ...
@@ -47,12 +48,18 @@ class TorchEngine:
     Args:
         network: Put into evaluation mode and moved to `device`.
         device: As torch names it.
+
+    Raises:
+        ConfigError: There is no such device.
     """
 
     def __init__(self, network: Network, *, device: str = "cpu") -> None:
-        self.network = network.eval().to(device)
-        self.reads_tokens = network.reads_text
-        self.reads_tabular = network.reads_tabular
+        try:
+            self.network = network.eval().to(device)
+        # torch raises either, for a name it does not know and for a device it lacks.
+        except (RuntimeError, AssertionError) as error:
+            reason = next(iter(str(error).splitlines()), repr(error))
+            raise ConfigError(f"device={device} cannot be used: {reason}") from error
         self._device = device
 
     @torch.inference_mode()
@@ -74,10 +81,7 @@ class TfidfEngine:
         classifier: Fitted.
     """
 
-    reads_tokens = False
-    reads_tabular = False
-
-    def __init__(self, classifier: TfidfClassifier) -> None:
+    def __init__(self, classifier: "TfidfClassifier") -> None:
         self.classifier = classifier
 
     def run(self, inputs: Inputs) -> Outputs:

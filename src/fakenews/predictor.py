@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
@@ -21,6 +22,8 @@ from fakenews.evaluation.calibration import Calibration
 from fakenews.features.batching import plan_batches
 from fakenews.features.pipeline import FeaturePipeline
 from fakenews.features.text import Tokens, pad, tokenize
+
+_EMPTY = "the text is empty"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,68 +82,136 @@ class Predictor:
         self.batch_tokens = batch_tokens
 
     @classmethod
-    def load(cls, bundle: str | Path, *, device: str = "cpu", **arguments: Any) -> Self:
+    def load(
+        cls,
+        bundle: str | Path,
+        *,
+        device: str = "cpu",
+        batch_size: int = 64,
+        batch_tokens: int = 4096,
+    ) -> Self:
         """Read and verify a bundle, and make its predictor.
 
         Args:
-            bundle: Folder.
+            bundle: Its folder, or the run folder that has it.
             device: As torch names it.
-            **arguments: `batch_size`, `batch_tokens`.
+            batch_size: Most texts of a batch.
+            batch_tokens: Most tokens of a batch, padding included.
 
         Raises:
             BundleError: The bundle is incomplete, changed or of another format.
+            ConfigError: There is no such device.
+            FeatureError: The spaCy model it needs is not installed.
         """
         content = read_bundle(bundle)
         try:
+            return cls.from_content(
+                content, device=device, batch_size=batch_size, batch_tokens=batch_tokens
+            )
+        except BundleError as error:
+            raise BundleError(f"{bundle}: {error}") from error
+
+    @classmethod
+    def from_content(
+        cls,
+        content: BundleContent,
+        *,
+        device: str = "cpu",
+        batch_size: int = 64,
+        batch_tokens: int = 4096,
+        cache_dir: Path | None = None,
+    ) -> Self:
+        """The predictor of a bundle in memory.
+
+        Args:
+            content: As `read_bundle` returns it.
+            device: See `load`.
+            batch_size: See `load`.
+            batch_tokens: See `load`.
+            cache_dir: Where entity counts are kept; None keeps none.
+
+        Raises:
+            BundleError: The content does not fit this version.
+            ConfigError: See `load`.
+            FeatureError: See `load`.
+        """
+        try:
+            calibration = Calibration.from_json(content.calibration)
+            calibration.check(content.labels["classes"])
             return cls(
                 engine=_engine(content, device),
                 tokenizer=_tokenizer(content),
                 pad_id=int(content.features["pad_id"]),
                 features=None
                 if content.features["tabular"] is None
-                else FeaturePipeline.from_json(content.features["tabular"]),
+                else FeaturePipeline.from_json(
+                    content.features["tabular"], cache_dir=cache_dir
+                ),
                 cleaning=Cleaning(**content.features["cleaning"]),
                 classes=content.labels["classes"],
-                calibration=Calibration.from_json(content.calibration),
-                **arguments,
+                calibration=calibration,
+                batch_size=batch_size,
+                batch_tokens=batch_tokens,
             )
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             # The manifest matched, so the bundle was written by a version that differs.
-            raise BundleError(f"{bundle} does not fit this version: {error!r}") from error
+            raise BundleError(f"it does not fit this version: {error!r}") from error
 
     @property
     def columns(self) -> list[str]:
         """Columns that a table must have beside the text."""
-        if self.features is None:
-            return []
-        return [*self.features.numeric, *self.features.categorical]
+        return [*self.numeric, *self.categorical]
+
+    @property
+    def numeric(self) -> list[str]:
+        """Those of the `columns` that hold numbers."""
+        return [] if self.features is None else list(self.features.numeric)
+
+    @property
+    def categorical(self) -> list[str]:
+        """Those of the `columns` that hold categories."""
+        return [] if self.features is None else list(self.features.categorical)
 
     def predict(self, texts: Sequence[str] | pd.DataFrame) -> list[Prediction]:
-        """Predict each text; a text that cannot be used gets an error, the others do not.
+        """Predict each text; a row that cannot be used gets an error, the others do not.
 
         Args:
             texts: Texts as a person wrote them, or a table with a column `text` and the
-                `columns`.
+                `columns`; a missing number counts as the mean of the training rows.
+
+        Returns:
+            A prediction for each text, in order.
 
         Raises:
             DataError: The model needs columns that are not given.
+            TypeError: One text was given, not a list of them.
         """
-        table = pd.DataFrame({"text": texts}) if not isinstance(texts, pd.DataFrame) else texts
-        table = table.reset_index(drop=True)
+        if isinstance(texts, str):
+            raise TypeError("predict takes a list of texts: write predict([text])")
+        table = (
+            texts if isinstance(texts, pd.DataFrame) else pd.DataFrame({"text": list(texts)})
+        )
         missing = [name for name in ("text", *self.columns) if name not in table.columns]
         if missing:
             raise DataError(
                 f"the model needs the column{'s' * (len(missing) > 1)} {', '.join(missing)}"
             )
+        table = table[["text", *self.columns]].reset_index(drop=True)
         faults = [_fault(text) for text in table["text"]]
-        usable = np.array([fault is None for fault in faults], dtype=bool)
-        frame = table.loc[usable].copy()
-        frame["text"] = self.cleaning(frame["text"].tolist()).texts
-        empty = frame["text"].to_numpy() == ""
-        for position in np.flatnonzero(usable)[empty]:
-            faults[position] = "the text is empty"
-        frame = frame.loc[~empty]
-        predictions = iter(self._predict_clean(frame))
+        for name in self.numeric:
+            table[name] = _numbers(table[name], faults)
+        for name in self.categorical:
+            # As files are read: a category is its text without the space around it.
+            table[name] = table[name].map(lambda v: v.strip() if isinstance(v, str) else v)
+        usable = np.flatnonzero([fault is None for fault in faults])
+        frame = table.iloc[usable]
+        cleaned = self.cleaning(frame["text"].tolist())
+        frame = frame.assign(text=pd.Series(cleaned.texts, index=frame.index, dtype=object))
+        legible = np.array([text != "" for text in cleaned.texts], dtype=bool)
+        for row in usable[~legible]:
+            faults[row] = _EMPTY
+        clipped = np.array(cleaned.clipped, dtype=bool)[legible]
+        predictions = iter(self._predict_clean(frame[legible], clipped))
         return [
             next(predictions)
             if fault is None
@@ -148,7 +219,9 @@ class Predictor:
             for fault in faults
         ]
 
-    def _predict_clean(self, frame: pd.DataFrame) -> list[Prediction]:
+    def _predict_clean(
+        self, frame: pd.DataFrame, clipped: NDArray[np.bool_]
+    ) -> list[Prediction]:
         if frame.empty:
             return []
         tokens = self._tokens(frame)
@@ -158,11 +231,14 @@ class Predictor:
         return [
             Prediction(
                 label=self.classes[code],
-                probabilities=dict(zip(self.classes, map(float, row), strict=True)),
-                truncated=bool(truncated),
+                probabilities=dict(zip(self.classes, row, strict=True)),
+                truncated=truncated,
             )
             for code, row, truncated in zip(
-                decided, probabilities, tokens.truncated, strict=True
+                decided.tolist(),
+                probabilities.tolist(),
+                (tokens.truncated | clipped).tolist(),
+                strict=True,
             )
         ]
 
@@ -191,7 +267,7 @@ class Predictor:
         texts = np.asarray(frame["text"], dtype=object)
         tabular = np.empty((len(frame), 0), dtype=np.float32)
         if self.features is not None and len(frame):
-            tabular = self.features.transform(frame)
+            tabular = self.features.transform(frame, progress=progress)
         batches = plan_batches(
             tokens.lengths, batch_size=self.batch_size, batch_tokens=self.batch_tokens
         )
@@ -214,14 +290,37 @@ class Predictor:
         return Outputs(logits, embeddings)
 
 
-def _fault(text: object) -> str | None:
-    if not isinstance(text, str):
-        return f"the text is {type(text).__name__}, not a string"
-    return None if text.strip() else "the text is empty"
+def _fault(text: Any) -> str | None:
+    if isinstance(text, str):
+        return None if text.strip() else _EMPTY
+    if pd.isna(text) is True:  # of an array, isna is an array
+        return "the text is missing"
+    return f"the text is of type {type(text).__name__}, not a string"
+
+
+def _numbers(column: "pd.Series[Any]", faults: list[str | None]) -> NDArray[np.float64]:
+    """The numbers [N] of a column, NaN for gaps; what is no finite number is a fault."""
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    # As files are read: an empty cell is a gap.
+    gaps = column.isna() | column.astype(str).str.strip().str.lower().isin(["", "nan"])
+    wrong = np.isinf(numbers) | (np.isnan(numbers) & ~gaps.to_numpy())
+    for row in np.flatnonzero(wrong):
+        if faults[row] is None:
+            faults[row] = f"column {column.name!r}: {column[row]!r} is not a finite number"
+    numbers[wrong] = np.nan
+    return numbers
 
 
 def _tokenizer(content: BundleContent) -> Tokenizer | None:
-    return None if content.tokenizer is None else Tokenizer.from_str(content.tokenizer)
+    if content.tokenizer is None:
+        return None
+    try:
+        tokenizer = Tokenizer.from_str(content.tokenizer)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise BundleError(f"tokenizer.json is not a readable tokenizer ({error})") from error
+    if tokenizer.truncation is None:
+        raise BundleError("tokenizer.json sets no truncation, so no longest text")
+    return tokenizer
 
 
 def _engine(content: BundleContent, device: str) -> Engine:

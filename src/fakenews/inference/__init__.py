@@ -1,0 +1,1 @@
+"""A bundle applied to files: evaluated on labelled ones, predicting others."""
