@@ -154,7 +154,8 @@ class Classifier(L.LightningModule):
         )
         for name in _EPOCH_METRICS:
             shown = name in ("average_precision", "macro_f1")
-            self.log(f"val/{name}", metrics[name], prog_bar=shown)
+            # Equal on all ranks already; Lightning wants to be told to average.
+            self.log(f"val/{name}", metrics[name], prog_bar=shown, sync_dist=True)
 
     def _gathered(self, *columns: Tensor) -> list[np.ndarray[Any, Any]]:
         """Every rank's rows, sorted by row number, each row once."""

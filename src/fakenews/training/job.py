@@ -58,7 +58,8 @@ def train(cfg: DictConfig) -> float:
         FakeNewsError: The user can mend it.
     """
     # Lightning announces what it does at every start; what matters is said here.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
     check(cfg, rules=training_rules)
     output = Path(HydraConfig.get().runtime.output_dir)
     L.seed_everything(cfg.seed, workers=True, verbose=False)

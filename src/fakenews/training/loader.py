@@ -100,7 +100,11 @@ class HeadlineDataModule(L.LightningDataModule):
         return Columns(tokens, pad_id, tabular, self.dataset.codes(split))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the training split, each row once an epoch over all ranks."""
+        """Batches of the training split, each row once an epoch over all ranks.
+
+        Raises:
+            TrainingError: The position to resume from is of other data or settings.
+        """
         trainer: Any = self._attached()
         sampler = LengthSampler(
             self._columns["train"].lengths,
@@ -136,6 +140,11 @@ class HeadlineDataModule(L.LightningDataModule):
         return self.trainer
 
     def _loader(self, split: Split, sampler: "LengthSampler") -> DataLoader[Batch]:
+        if len(sampler) == 0:
+            raise ConfigError(
+                f"the {split} split has {len(self._columns[split])} rows, fewer than there are "
+                "ranks: start fewer"
+            )
         return DataLoader(
             self._columns[split],
             batch_sampler=sampler,
@@ -216,9 +225,9 @@ class LengthSampler(Sampler[list[int]]):
         batch_size: Most rows of a batch.
         batch_tokens: Most tokens of a batch; None: no limit.
         rank: Of this process.
-        world_size: Number of ranks; each gets equally many batches when training.
-        seed: Of the shuffling; None keeps length order and may leave ranks with one
-            batch more or less, which evaluation allows.
+        world_size: Number of ranks; each gets equally many batches, without which they
+            would wait for each other for ever.
+        seed: Of the shuffling; None keeps length order.
         reshuffle: Whether each epoch has its own order; otherwise all have the first's.
     """
 
@@ -308,7 +317,7 @@ class LengthSampler(Sampler[list[int]]):
             self._lengths,
             batch_size=self._batch_size,
             batch_tokens=self._batch_tokens,
-            multiple_of=1 if self._seed is None else self._world_size,
+            multiple_of=self._world_size,
             generator=generator,
         )
 
