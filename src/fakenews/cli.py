@@ -55,6 +55,15 @@ def run(command: Callable[[], Any]) -> None:
     `HYDRA_FULL_ERROR=1` shows the traceback of any error.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    for argument in sys.argv[1:]:
+        if re.search(r"://[^/\s@]*:[^/\s@]+@", argument):
+            # Before Hydra writes the arguments to files.
+            _stop(
+                f"error: {argument.partition('=')[0]} holds a password, and a configuration is "
+                "written to files: set it in the environment instead, for MLflow as "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+                1,
+            )
     # Otherwise Hydra prints exceptions itself and exits; here they are wanted.
     os.environ[_FULL_ERROR] = "1"
     try:

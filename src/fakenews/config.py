@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError
+from omegaconf.errors import InterpolationKeyError, InterpolationToMissingValueError
 
 from fakenews.bounds import Count, PositiveCount
 from fakenews.errors import ConfigError
@@ -130,7 +130,7 @@ def check(
     Raises:
         ConfigError: With all faults found.
     """
-    faults = list(dict.fromkeys([*_missing(cfg), *_signature_faults(cfg, "")]))
+    faults = list(dict.fromkeys(_signature_faults(cfg, "")))
     if not faults and rules is not None:
         faults += rules(cfg)
     if faults:
@@ -147,7 +147,8 @@ def training_rules(cfg: DictConfig) -> Iterator[str]:
         A message for each fault.
     """
     options = {name: cfg[name] for name in TrainingOptions.__annotations__}
-    faults = list(_value_faults(options, typing.get_type_hints(TrainingOptions), str))
+    hints = typing.get_type_hints(TrainingOptions, include_extras=True)
+    faults = list(_value_faults(options, hints, str))
     yield from faults
     if not faults:
         rules = [_run_rules, _data_rules]
@@ -254,7 +255,8 @@ def _callback_rules(cfg: DictConfig) -> Iterator[str]:
                 yield f"callbacks.{name}={callback}: remove a callback with ~callbacks.{name}"
             continue
         monitor, mode = callback.get("monitor"), callback.get("mode", "min")
-        if monitor is None:
+        # ${metric} and ${mode} are checked where they stand.
+        if monitor is None or OmegaConf.is_interpolation(callback, "monitor"):
             continue
         if monitor not in known:
             yield f"callbacks.{name}.monitor={monitor} is unknown: choose {', '.join(known)}"
@@ -273,11 +275,6 @@ def plain(cfg: Any) -> Any:
     return OmegaConf.to_container(cfg, resolve=True)
 
 
-def _missing(cfg: DictConfig) -> Iterator[str]:
-    for key in sorted(OmegaConf.missing_keys(cfg)):
-        yield f"{key} is not set: give {key}=VALUE"
-
-
 def _signature_faults(node: Any, path: str) -> Iterator[str]:
     if OmegaConf.is_list(node):
         for index in range(len(node)):
@@ -287,11 +284,16 @@ def _signature_faults(node: Any, path: str) -> Iterator[str]:
         return
     values: dict[str, Any] = {}
     for key in node:
+        name = f"{path}.{key}" if path else str(key)
+        if OmegaConf.is_missing(node, key):
+            yield f"{name} is not set: give {name}=VALUE"
+            continue
         try:
-            if not OmegaConf.is_missing(node, key):
-                values[str(key)] = node[key]
+            values[str(key)] = node[key]
+        except InterpolationToMissingValueError:
+            continue  # a fault where that value stands
         except InterpolationKeyError as error:
-            yield f"{path}.{key}: {error.msg or error}"
+            yield f"{name}: {error.msg or error}"
     if "_target_" in values:
         yield from _call_faults(node, values, path)
     for key, value in values.items():

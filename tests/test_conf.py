@@ -1,0 +1,185 @@
+"""Every option of every group composes, resolves and fits the code it configures."""
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from fakenews.config import TARGETS, check, register_resolvers, training_rules
+from fakenews.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf"
+SCRIPTS = ["train.py", *sorted(f"scripts/{path.name}" for path in ROOT.glob("scripts/*.py"))]
+
+# What an option cannot go without: a value that only a user can give.
+NEEDED = {
+    ("features", "none"): ["data.numeric=[age]"],
+    ("data", "csv"): ["data.path=news.csv"],
+    ("encoder", "hub"): ["encoder.name=bert"],
+}
+
+
+def _options() -> list[tuple[str, str]]:
+    files = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
+    return [
+        (path.parent.as_posix(), path.stem)
+        for path in files
+        if path.parent != Path() and not path.stem.startswith("_")
+    ]
+
+
+OPTIONS = _options()
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
+    def make(*overrides: str) -> DictConfig:
+        cfg = compose(
+            "train",
+            overrides=[*overrides, f"paths.runs={tmp_path}"],
+            return_hydra_config=True,
+        )
+        with open_dict(cfg):
+            cfg.hydra.runtime.output_dir = str(tmp_path)
+        HydraConfig.instance().set_config(cfg)
+        job: DictConfig = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+        return job
+
+    register_resolvers()
+    with initialize_config_dir(str(CONF)):
+        yield make
+    HydraConfig.instance().cfg = None
+
+
+def _of_train(group: str) -> bool:
+    defaults = OmegaConf.load(CONF / "train.yaml").defaults
+    return any(group in entry for entry in defaults if not isinstance(entry, str))
+
+
+def test_every_group_was_found_however_deep() -> None:
+    assert ("model", "fusion") in OPTIONS
+    assert len(OPTIONS) == len(set(OPTIONS)) > 30
+    assert {group for group, _ in OPTIONS} >= {
+        str(folder.relative_to(CONF))
+        for folder in CONF.rglob("*")
+        if folder.is_dir() and any(folder.glob("*.yaml"))
+    }
+
+
+@pytest.mark.parametrize(("group", "option"), [pair for pair in OPTIONS if _of_train(pair[0])])
+def test_option_composes_resolves_and_fits_the_code(
+    group: str, option: str, composed: Callable[..., DictConfig]
+) -> None:
+    cfg = composed(f"{group}={option}", *NEEDED.get((group, option), []))
+    check(cfg, rules=training_rules)
+    assert "${" not in OmegaConf.to_yaml(cfg, resolve=True)
+    assert HydraConfig.get().runtime.choices[group] == option
+
+
+@pytest.mark.parametrize("model", ["fusion", "text", "tabular", "seed", "tfidf"])
+def test_models_go_with_a_test_encoder_and_the_quick_features(
+    model: str, composed: Callable[..., DictConfig]
+) -> None:
+    cfg = composed(f"model={model}", "features=headline", "encoder=tiny")
+    check(cfg, rules=training_rules)
+    assert cfg.name == f"sample-{model}"
+
+
+def test_the_metrics_a_rule_knows_are_those_the_model_logs() -> None:
+    from fakenews.config import METRICS
+    from fakenews.models import classifier
+
+    assert classifier._EPOCH_METRICS == METRICS
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node["_target_"]
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)
+
+
+def test_every_target_is_allowed_and_can_be_imported() -> None:
+    found = {
+        target
+        for path in CONF.rglob("*.yaml")
+        for target in _targets(OmegaConf.to_container(OmegaConf.load(path)))
+    }
+    assert "fakenews.models.networks.FusionNet" in found
+    for target in sorted(found):
+        assert any(target.startswith(name.rstrip("*")) for name in TARGETS), target
+        module, _, name = target.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), name)), target
+
+
+def test_bases_say_so_by_their_name_and_miss_something_alone(
+    composed: Callable[..., DictConfig],
+) -> None:
+    assert (CONF / "model" / "_classifier.yaml").is_file()
+    with pytest.raises(ConfigError, match=r"model\.network is not set"):
+        check(composed("model=_classifier", "name=base"))
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_names_groups_and_their_options_without_bases() -> None:
+    done = _run("train.py", "--help")
+    assert done.returncode == 0, done.stderr
+    lines = {
+        words[0]: [word.rstrip("*") for word in words[1:]]
+        for words in map(str.split, done.stdout.splitlines())
+        if words
+    }
+    groups = {group for group, _ in OPTIONS if _of_train(group)} - {"hydra", "paths"}
+    for group in groups:
+        assert lines[group] == [option for name, option in OPTIONS if name == group]
+    assert "_classifier" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 96
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_imports_nothing_heavy(script: str) -> None:
+    done = _run("-X", "importtime", script, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "python " in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "hydra" in imported
+    heavy = {"torch", "lightning", "mlflow", "pandas", "numpy", "transformers", "spacy"}
+    assert not heavy & imported
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_config_is_shown(script: str) -> None:
+    done = _run(script, "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+    shown = OmegaConf.create(done.stdout)
+    assert len(shown) > 3
+
+
+def test_resolved_config_holds_no_reference() -> None:
+    done = _run("train.py", "--cfg", "job", "--resolve", "data=csv", "data.path=x.csv")
+    assert done.returncode == 0, done.stderr
+    assert "${" not in done.stdout
+    assert OmegaConf.create(done.stdout).name == "csv-fusion"

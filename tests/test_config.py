@@ -1,0 +1,242 @@
+"""What a wrong configuration is told: all of it, before any work."""
+
+import copy
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from fakenews.config import RUN_ID, check, closest, plain, register_resolvers, training_rules
+from fakenews.errors import ConfigError
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+Faults = Callable[..., list[str]]
+
+
+@functools.cache
+def _base(choices: tuple[str, ...]) -> DictConfig:
+    with initialize_config_dir(str(CONF)):
+        return compose("train", overrides=list(choices), return_hydra_config=True)
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
+    """Composes choices of groups, then sets values (quicker than Hydra, to one effect)."""
+
+    def make(*overrides: str) -> DictConfig:
+        pairs = [override.partition("=") for override in overrides]
+        groups = [key for key, _, _ in pairs if (CONF / key).is_dir()]
+        cfg = copy.deepcopy(
+            _base(tuple(f"{key}={value}" for key, _, value in pairs if key in groups))
+        )
+        with open_dict(cfg):
+            cfg.hydra.runtime.output_dir = str(tmp_path)
+        HydraConfig.instance().set_config(cfg)
+        job: DictConfig = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+        for key, _, value in pairs:
+            if key.startswith("~"):
+                parent, _, name = key[1:].rpartition(".")
+                with open_dict(job):
+                    del OmegaConf.select(job, parent)[name]
+            elif key not in groups:
+                OmegaConf.update(job, key.lstrip("+"), yaml.safe_load(value), force_add=True)
+        return job
+
+    register_resolvers()
+    yield make
+    HydraConfig.instance().cfg = None
+
+
+@pytest.fixture
+def faults(composed: Callable[..., DictConfig]) -> Faults:
+    def find(*overrides: str) -> list[str]:
+        with pytest.raises(ConfigError) as caught:
+            check(composed(*overrides), rules=training_rules)
+        return list(caught.value.faults)
+
+    return find
+
+
+def test_the_default_has_no_fault(composed: Callable[..., DictConfig]) -> None:
+    cfg = composed()
+    check(cfg, rules=training_rules)
+    assert plain(cfg)["features"]["numeric"] == []
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("+data.pth=x", "data.pth is not an option of fakenews.data.dataset.load: did you"),
+        ("+model.network.hidden_sizes=3", "did you mean model.network.hidden_size?"),
+        ("+encoder.zzz=1", "encoder.zzz is not an option of fakenews.models.encoder.packaged"),
+        ("loader.batch_size=many", "loader.batch_size='many': it should be a valid integer"),
+        ("trainer.max_epochs=true", "trainer.max_epochs=True: it should be a valid integer"),
+        ("loader.batch_size='32'", "loader.batch_size='32': it should be a valid integer"),
+        ("data.normalise=1.5", "data.normalise=1.5: it should be a valid boolean"),
+        ("loader.batch_size=0", "loader.batch_size=0: it should be greater than or equal to 1"),
+        ("data.val_size=1.0", "data.val_size=1.0: it should be less than 1"),
+        ("data.near_duplicates=0", "data.near_duplicates=0: it should be greater than 0"),
+        ("model.class_weights=some", "model.class_weights='some': it should be 'none',"),
+        ("data=csv", "data.path is not set: give data.path=VALUE"),
+        ("seed=-1", "seed=-1: it should be greater than or equal to 0"),
+        ("seed=abc", "seed='abc': it should be a valid integer"),
+        ("bootstrap=0", "bootstrap=0: it should be greater than or equal to 1"),
+        ("test=perhaps", "test='perhaps': it should be a valid boolean"),
+        ("mode=up", "mode='up': it should be 'min' or 'max'"),
+        ("data.numeric=age", "data.numeric='age': "),
+    ],
+)  # fmt: skip
+def test_wrong_option_is_one_fault_at_its_own_name(
+    override: str, fault: str, faults: Faults
+) -> None:
+    (found,) = faults(override)
+    assert fault in found
+
+
+def test_values_within_bounds_pass(composed: Callable[..., DictConfig]) -> None:
+    cfg = composed(
+        "optimizer.lr=1", "encoder.dropout=0.0", "data.path=[a.csv, b.csv]"
+    )  # fmt: skip
+    check(cfg)
+    assert cfg.optimizer.lr == 1
+
+
+def test_a_reference_to_what_is_gone_is_named(composed: Callable[..., DictConfig]) -> None:
+    cfg = composed()
+    with open_dict(cfg):
+        del cfg.data["numeric"]
+    with pytest.raises(ConfigError, match=r"features\.numeric: .*data\.numeric"):
+        check(cfg)
+
+
+@pytest.mark.parametrize(
+    "target", ["os.system", "subprocess.run", "fakenews.cli.os.system", "wave.open"]
+)
+def test_foreign_target_is_refused_without_importing_it(target: str, faults: Faults) -> None:
+    sys.modules.pop("wave", None)
+    (found,) = faults(f"data._target_={target}")
+    assert found.startswith(f"data._target_={target} is not allowed")
+    assert "wave" not in sys.modules
+
+
+def test_target_that_does_not_exist_is_one_fault(faults: Faults) -> None:
+    found = faults("model._target_=fakenews.models.classifier.Clasifier")
+    assert len(found) == 1
+    assert "cannot be imported" in found[0]
+    assert "\n" not in found[0]
+
+
+def test_target_in_a_list_is_checked(composed: Callable[..., DictConfig]) -> None:
+    with pytest.raises(ConfigError, match=r"extra\[0\]\._target_=os.system is not allowed"):
+        check(composed("+extra=[{_target_: os.system}]"))
+
+
+def test_all_faults_of_nodes_are_reported_together(faults: Faults) -> None:
+    found = faults("loader.batch_size=0", "+data.pth=x", "encoder=hub", "+model.network.sise=1")
+    assert len(found) == 4
+    assert "encoder.name is not set: give encoder.name=VALUE" in found
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        (["data.val_size=0.6", "data.test_size=0.5"], "leave nothing to train on"),
+        (["data.folds=2", "data.val_size=0.5"], "data.folds=2 leave nothing to train on"),
+        (["data.val_size=0"], "data.val_size=0: the best checkpoint"),
+        (["data=csv", "data.path=x", "data.test_size=0"], "data.test_size=0 leaves no test"),
+        (["data.folds=1"], "data.folds=1: at least 2 are needed"),
+        (["data.folds=5", "data.fold=5"], "data.fold=5: it must be 0 to 4"),
+        (["data.folds=5", "data.test_path=x.csv"], "exclude each other"),
+        (["data.numeric=[text]"], "the column 'text' is used twice"),
+        (["data=covid", "data.positive=yes_"], "data.positive=yes_ is not in data.label_names"),
+        (["loader.batch_tokens=8"], "less than one text of encoder.max_length=128"),
+        (["metric=val/macrof1"], "metric=val/macrof1 is unknown: choose val/macro_f1"),
+        (["metric=accuracy"], "metric=accuracy is unknown: choose val/accuracy"),
+        (["metric=val/log_loss"], "mode=max does not fit metric=val/log_loss"),
+        (["mode=min"], "mode=min does not fit metric=val/average_precision"),
+        (["features=none"], "model=fusion reads tabular features and there are none"),
+        (["features=none", "model=seed"], "model=seed reads tabular features"),
+        (["features=none", "model=tabular"], "model=tabular reads tabular features"),
+        (["optimizer.lr=0"], "optimizer.lr=0: it must be above 0"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0: it must be at least 1"),
+        (["trainer.max_epochs=null"], "trainer.max_epochs=None: it must be at least 1"),
+        (["trainer.check_val_every_n_epoch=4"], "nothing would be validated"),
+        (["trainer.limit_val_batches=0"], "trainer.limit_val_batches=0"),
+        (["trainer.limit_train_batches=0"], "leaves nothing to train on"),
+        (["+trainer.fast_dev_run=true"], "use debug=one_batch"),
+        (["trainer.overfit_batches=2", "resume=auto"], "is for a new run: drop resume"),
+        (["trainer.max_time=90m"], "trainer.max_time=90m: write DD:HH:MM:SS"),
+        (["register=news", "logger=csv"], "register=news needs logger=mlflow"),
+        (["name=a/b"], "name=a/b: use letters"),
+        (["name=../up"], "name=../up: use letters"),
+        (["~callbacks.best"], "callbacks.best is missing"),
+        (["callbacks.stop=null"], "callbacks.stop is missing"),
+        (["callbacks.early_stopping=null"], "remove a callback with ~callbacks.early_stopping"),
+        (["callbacks.early_stopping.monitor=val/auc"], "monitor=val/auc is unknown"),
+        (["callbacks.early_stopping.monitor=val/log_loss"], "does not fit its monitor"),
+    ],
+)  # fmt: skip
+def test_contradiction_is_one_fault(overrides: list[str], fault: str, faults: Faults) -> None:
+    (found,) = faults(*overrides)
+    assert fault in found
+
+
+def test_all_contradictions_are_reported_together(faults: Faults) -> None:
+    found = faults(
+        "data.val_size=0", "features=none", "mode=min", "name=a:b", "optimizer.lr=-1"
+    )
+    assert [fault.split("=")[0] for fault in found] == [
+        "name", "mode", "data.val_size", "model", "optimizer.lr",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=tfidf", "features=none", "trainer.max_epochs=0", "loader.batch_tokens=8"],
+        ["model=text", "features=none"],
+        ["model=tabular", "loader.batch_tokens=8"],
+        ["features=none", "data.categorical=[channel]"],
+        ["metric=val/log_loss", "mode=min"],
+        ["data.folds=5", "data.test_size=0", "data.fold=4"],
+        ["data.val_size=0", "data.val_path=x.csv"],
+        ["~callbacks.early_stopping", "logger=csv"],
+        ["trainer.max_time=00:00:10:00", "name=Überschrift-1.2"],
+    ],
+)
+def test_what_fits_together_passes(
+    overrides: list[str], composed: Callable[..., DictConfig]
+) -> None:
+    cfg = composed(*overrides)
+    assert check(cfg, rules=training_rules) is None
+
+
+def test_run_folder_has_the_name_and_is_shared_by_child_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(RUN_ID, raising=False)
+    register_resolvers()
+    cfg = OmegaConf.create({"dir": f"${{run_dir:{tmp_path},news,null}}"})
+    folder = Path(cfg.dir)
+    assert folder.parent == tmp_path / "news"
+    monkeypatch.setenv(RUN_ID, "given")
+    again = OmegaConf.create({"dir": f"${{run_dir:{tmp_path},news,null}}"})
+    assert Path(again.dir) == tmp_path / "news" / "given"
+
+
+def test_root_is_the_working_copy() -> None:
+    register_resolvers()
+    assert (Path(OmegaConf.create({"root": "${root:}"}).root) / "conf").samefile(CONF)
+
+
+def test_closest_knows_a_slip_from_another_word() -> None:
+    words = ["average_precision", "auroc"]
+    assert closest("averge_precision", words) == "average_precision"
+    assert closest("perplexity", words) is None
