@@ -61,7 +61,7 @@ class Interrupted(FakeNewsError):
         status: Exit status of the process.
     """
 
-    def __init__(self, message: str, *, status: int) -> None:
+    def __init__(self, message: str, *, status: int = 130) -> None:
         self.status = status
         super().__init__(message)
 

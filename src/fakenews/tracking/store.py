@@ -86,7 +86,7 @@ def _check_sqlite(path: Path, timeout: float) -> None:
         if not path.exists():
             if not os.access(path.parent, os.W_OK):
                 raise PermissionError(errno.EACCES, "the folder is not writable")
-            return  # MLflow makes it when the first run begins
+            return  # MLflow makes it
         connection = sqlite3.connect(path, timeout=timeout)
         try:
             connection.execute("BEGIN IMMEDIATE")
