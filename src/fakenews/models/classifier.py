@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from fakenews.bounds import Fraction, NonNegative, Positive, Probability
 from fakenews.errors import TrainingError
 from fakenews.evaluation.calibration import softmax
 from fakenews.evaluation.metrics import classification_metrics
@@ -71,10 +72,10 @@ class Classifier(L.LightningModule):
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler],
         class_weights: ClassWeights = "none",
-        focal_gamma: float = 0.0,
-        label_smoothing: float = 0.0,
-        layer_decay: float = 1.0,
-        head_lr_scale: float = 1.0,
+        focal_gamma: NonNegative = 0.0,
+        label_smoothing: Probability = 0.0,
+        layer_decay: Fraction = 1.0,
+        head_lr_scale: Positive = 1.0,
     ) -> None:
         super().__init__()
         self.network = network(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fakenews.bounds import PositiveCount, Probability
 from fakenews.errors import ConfigError
 from fakenews.models.encoder import TextEncoder
 
@@ -93,9 +94,9 @@ class FusionNet(Network):
         *,
         tabular_dim: int,
         num_classes: int,
-        hidden_size: int = 128,
-        tabular_size: int = 64,
-        dropout: float = 0.1,
+        hidden_size: PositiveCount = 128,
+        tabular_size: PositiveCount = 64,
+        dropout: Probability = 0.1,
     ) -> None:
         super().__init__(
             encoder,
@@ -146,9 +147,9 @@ class SeedNet(Network):
         *,
         tabular_dim: int,
         num_classes: int,
-        hidden_size: int = 12,
-        dropout1: float = 0.2,
-        dropout2: float = 0.2,
+        hidden_size: PositiveCount = 12,
+        dropout1: Probability = 0.2,
+        dropout2: Probability = 0.2,
     ) -> None:
         super().__init__(
             encoder,
@@ -196,8 +197,8 @@ class TextNet(Network):
         *,
         tabular_dim: int,
         num_classes: int,
-        hidden_size: int = 128,
-        dropout: float = 0.1,
+        hidden_size: PositiveCount = 128,
+        dropout: Probability = 0.1,
     ) -> None:
         super().__init__(
             encoder,
@@ -241,8 +242,8 @@ class TabularNet(Network):
         *,
         tabular_dim: int,
         num_classes: int,
-        hidden_size: int = 64,
-        dropout: float = 0.1,
+        hidden_size: PositiveCount = 64,
+        dropout: Probability = 0.1,
     ) -> None:
         super().__init__(
             encoder,

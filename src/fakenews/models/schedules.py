@@ -6,11 +6,17 @@ from typing import Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from fakenews.bounds import Probability
+
 Shape = Literal["constant", "linear", "cosine"]
 
 
 def warmup_then(
-    optimizer: Optimizer, *, total_steps: int, warmup: float = 0.1, shape: Shape = "linear"
+    optimizer: Optimizer,
+    *,
+    total_steps: int,
+    warmup: Probability = 0.1,
+    shape: Shape = "linear",
 ) -> LambdaLR:
     """Rise linearly from 0, then stay, or fall to 0 by a line or half a cosine.
 
