@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fakenews.bounds import Count, PositiveCount, Probability
 from fakenews.errors import ConfigError, EncoderError
+from fakenews.models.dropout import replace_dropout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,7 +29,8 @@ class TextEncoder(nn.Module):
     """A transformer whose token states are pooled into one vector a text.
 
     Args:
-        backbone: A Hugging Face encoder that returns `last_hidden_state`.
+        backbone: A Hugging Face encoder that returns `last_hidden_state`; its dropout is
+            replaced by one that is fast on a CPU.
         pooling: `mean` over the real tokens, or the `cls` (first) token.
     """
 
@@ -36,6 +38,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         if pooling not in ("mean", "cls"):
             raise ConfigError(f"encoder.pooling is {pooling!r}: choose mean or cls")
+        replace_dropout(backbone)
         # Any: transformers annotates what its models call and hold only in part.
         self.backbone: Any = backbone
         self.pooling = pooling

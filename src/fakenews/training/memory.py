@@ -12,7 +12,7 @@ def keep_freed_memory() -> bool:
     """Let the process keep the memory that it frees, to use it again.
 
     Otherwise glibc hands large blocks back to the system, which clears every page of
-    them anew at the next step: a fifth of the time of a step goes there on a CPU. The
+    them anew at the next step: a twentieth of the time of a step goes there on a CPU. The
     process then holds on to the most it ever needed.
 
     Returns:

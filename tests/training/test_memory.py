@@ -1,0 +1,40 @@
+"""Memory that is freed is used again."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# In a process of its own, as the setting is for the whole process.
+FAULTS = """
+import resource
+import torch
+from fakenews.training.memory import keep_freed_memory
+
+if {keep}:
+    assert keep_freed_memory()
+# The allocator makes room for a few blocks before it goes round in them.
+for _ in range(20):
+    torch.ones(16_000_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(16_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is set")
+def test_a_block_that_was_freed_needs_no_new_pages() -> None:
+    faults = {
+        keep: int(
+            subprocess.run(
+                [sys.executable, "-c", FAULTS.format(keep=keep)],
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
+        )
+        for keep in (True, False)
+    }
+    # 64 MB are 15,625 pages of 4 kB.
+    assert faults[True] < 100 < faults[False]
