@@ -36,6 +36,7 @@ from training_ways import WAYS, Job, Pass, run
 
 from fakenews.config import TARGETS
 from fakenews.errors import FakeNewsError
+from fakenews.training.memory import keep_freed_memory
 
 RATIOS = {
     "bare loop": 0.97,
@@ -50,8 +51,10 @@ RATIOS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables, and write them as JSON."""
     options = _options(arguments)
-    # Before any thread starts: threads inherit it.
+    # For all ways alike what train.py sets; before any thread starts, as threads inherit it.
     torch.set_flush_denormal(True)
+    keep_freed_memory()
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
