@@ -63,9 +63,10 @@ class MLflowTracker(MLFlowLogger):
         system_metrics: bool = True,
     ) -> None:
         check_store(tracking_uri, timeout=timeout)
-        # They announce what is expected: a new database, a new experiment.
+        # They announce what is expected, a new database, or what is said here in a line.
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         if artifact_location is None and tracking_uri.startswith("sqlite:"):
             beside = sqlite_file(tracking_uri).absolute().parent
             artifact_location = str(beside / "mlartifacts" / experiment_name)
@@ -231,7 +232,11 @@ class MLflowTracker(MLFlowLogger):
                     raise
             source = f"{client.get_run(self.run_id).info.artifact_uri}/{artifact}"
             version = client.create_model_version(
-                name, source=source, run_id=self.run_id, tags=dict(tags)
+                name,
+                source=source,
+                run_id=self.run_id,
+                tags=dict(tags),
+                await_creation_for=None,
             )
         except MlflowException as error:
             raise TrackingError(explain(self._tracking_uri, error)) from error
