@@ -109,7 +109,9 @@ def test_padding_changes_nothing(name: str):
 def test_the_rows_of_a_batch_do_not_meet(name: str):
     network = make(name)
     ids, mask, tabular = inputs()
-    alone = torch.cat([network(*(x[i : i + 1] for x in (ids, mask, tabular))) for i in range(B)])
+    alone = torch.cat(
+        [network(*(x[i : i + 1] for x in (ids, mask, tabular))) for i in range(B)]
+    )
     torch.testing.assert_close(alone, network(ids, mask, tabular), atol=1e-5, rtol=0)
 
 

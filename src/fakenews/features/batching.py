@@ -32,7 +32,8 @@ def plan_batches(
         batch_tokens: Most tokens of a batch, padding included; a longer row gets a batch
             of its own. None: no limit.
         multiple_of: The number of batches is made a multiple of this, by halving the
-            largest, so that every rank gets equally many. Not done with fewer rows.
+            largest, so that every rank gets equally many. Impossible once every batch
+            has one row.
         generator: Shuffles rows within a bucket, and the batches. None: in length order.
 
     Returns:
@@ -62,11 +63,16 @@ def _cuts(
     first = 0
     values, counts = np.unique(buckets, return_counts=True)
     ends = np.cumsum(counts)
-    for value, end in zip(values, ends, strict=True):
+    for value, count, end in zip(values, counts, ends, strict=True):
         longest = int(_BUCKET_RATIO ** int(value) + 1e-9)
         limit = batch_size if batch_tokens is None else min(batch_size, batch_tokens // longest)
         limit = max(limit, 1)
-        # Rows left over from shorter buckets start this one's first batch.
+        # Rows left over from shorter buckets start this one's first batch, unless they are
+        # too many for it.
+        begin = int(end - count)
+        if begin - first >= limit:
+            cuts.append((first, begin))
+            first = begin
         while end - first >= limit:
             cuts.append((first, first + limit))
             first += limit

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Pooling = Literal["mean", "cls"]
 
+_HUB_TIMEOUT = 5.0
+
 
 class TextEncoder(nn.Module):
     """A transformer whose token states are pooled into one vector a text.
@@ -271,19 +273,22 @@ def _load(
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    source: dict[str, Any] = {
+        "revision": revision,
+        "trust_remote_code": False,
+        # Asked first, because the loaders try again for minutes when nothing answers.
+        "local_files_only": Path(name).is_dir() or not _hub_answers(),
+    }
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(name, **source)
         backbone = AutoModel.from_pretrained(
             name,
-            revision=revision,
-            trust_remote_code=False,
+            **source,
             use_safetensors=True,
             dtype=torch.float32,
             **_backbone_arguments(config.model_type),
         )
-        fast = AutoTokenizer.from_pretrained(
-            name, revision=revision, trust_remote_code=False, use_fast=True
-        )
+        fast = AutoTokenizer.from_pretrained(name, **source, use_fast=True)
     # transformers raises OSError, ValueError, KeyError and more for one cause:
     # these files cannot be had or are not what they should be.
     except Exception as error:
@@ -302,6 +307,19 @@ def _load(
     # Pretrained models come in evaluation mode, in which nothing is dropped.
     encoder.train()
     return _with_tokenizer(encoder, backend, max_length=max_length)
+
+
+def _hub_answers() -> bool:
+    import httpx
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT)
+    except (httpx.HTTPError, OSError):
+        return False
+    return True
 
 
 def _with_tokenizer(

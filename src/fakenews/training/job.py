@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ def train(cfg: DictConfig) -> float:
     # Lightning announces what it does at every start; what matters is said here.
     for package in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(package).setLevel(logging.WARNING)
+    # Lightning's own use of torch, which nobody here can mend.
+    warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
     check(cfg, rules=training_rules)
     output = Path(HydraConfig.get().runtime.output_dir)
     L.seed_everything(cfg.seed, workers=True, verbose=False)

@@ -140,11 +140,6 @@ class HeadlineDataModule(L.LightningDataModule):
         return self.trainer
 
     def _loader(self, split: Split, sampler: "LengthSampler") -> DataLoader[Batch]:
-        if len(sampler) == 0:
-            raise ConfigError(
-                f"the {split} split has {len(self._columns[split])} rows, fewer than there are "
-                "ranks: start fewer"
-            )
         return DataLoader(
             self._columns[split],
             batch_sampler=sampler,
@@ -229,6 +224,9 @@ class LengthSampler(Sampler[list[int]]):
             would wait for each other for ever.
         seed: Of the shuffling; None keeps length order.
         reshuffle: Whether each epoch has its own order; otherwise all have the first's.
+
+    Raises:
+        ConfigError: There are too few rows for all ranks to get as many batches.
     """
 
     def __init__(
@@ -248,7 +246,13 @@ class LengthSampler(Sampler[list[int]]):
         self._reshuffle = reshuffle
         self._epoch = 0
         self._skip: tuple[int, int] | None = None  # epoch, batches of this rank
-        self._length = len(self._mine(0))
+        batches = len(self._plan(0))
+        if batches % world_size:
+            raise ConfigError(
+                f"{len(lengths)} rows in batches of at most {batch_size} cannot be shared out "
+                f"evenly over {world_size} ranks: start fewer, or raise loader.batch_size"
+            )
+        self._length = batches // world_size
 
     def __len__(self) -> int:
         return self._length

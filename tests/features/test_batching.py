@@ -1,0 +1,108 @@
+"""Batches of rows of like length."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fakenews.features.batching import plan_batches
+
+Lengths = NDArray[np.int64]
+
+lengths_of = st.lists(st.integers(0, 512), min_size=1, max_size=300).map(
+    lambda values: np.array(values, dtype=np.int64)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    lengths=lengths_of,
+    batch_size=st.integers(1, 64),
+    batch_tokens=st.none() | st.integers(1, 4096),
+    multiple_of=st.integers(1, 5),
+    seed=st.none() | st.integers(0, 9),
+)
+def test_every_row_once_within_the_limits(
+    lengths: Lengths,
+    batch_size: int,
+    batch_tokens: int | None,
+    multiple_of: int,
+    seed: int | None,
+):
+    batches = plan_batches(
+        lengths,
+        batch_size=batch_size,
+        batch_tokens=batch_tokens,
+        multiple_of=multiple_of,
+        generator=None if seed is None else np.random.default_rng(seed),
+    )
+    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
+    assert all(0 < len(rows) <= batch_size for rows in batches)
+    assert len(batches) % multiple_of == 0 or len(batches) == len(lengths)
+    if batch_tokens is not None:
+        assert all(
+            len(rows) == 1 or len(rows) * lengths[rows].max() <= batch_tokens
+            for rows in batches
+        )
+
+
+@settings(max_examples=50, deadline=None)
+@given(lengths=lengths_of, batch_size=st.integers(1, 64), multiple_of=st.integers(1, 4))
+def test_every_epoch_has_equally_many_batches(
+    lengths: Lengths, batch_size: int, multiple_of: int
+):
+    counts = {
+        len(
+            plan_batches(
+                lengths,
+                batch_size=batch_size,
+                batch_tokens=700,
+                multiple_of=multiple_of,
+                generator=generator,
+            )
+        )
+        for generator in (None, *map(np.random.default_rng, range(4)))
+    }
+    assert len(counts) == 1
+
+
+def test_the_order_follows_from_the_generator():
+    lengths = np.random.default_rng(0).integers(4, 60, 500)
+
+    def plan(seed: int) -> list[list[int]]:
+        generator = np.random.default_rng(seed)
+        return [b.tolist() for b in plan_batches(lengths, batch_size=16, generator=generator)]
+
+    assert plan(1) == plan(1)
+    assert plan(1) != plan(2)
+    # Not only the order of batches: their rows are others too.
+    same = set(map(frozenset, plan(1))) & set(map(frozenset, plan(2)))
+    assert len(same) < len(plan(1)) / 4
+
+
+def test_without_a_generator_lengths_rise():
+    lengths = np.array([9, 3, 3, 5, 1])
+    batches = plan_batches(lengths, batch_size=2)
+    assert [rows.tolist() for rows in batches] == [[4, 1], [2, 3], [0]]
+
+
+@pytest.mark.parametrize("batch_size", [16, 32])
+def test_little_is_padding_on_the_sample(batch_size: int):
+    import pandas as pd
+
+    import fakenews.data
+
+    sample = Path(fakenews.data.__file__).parent / "sample.csv"
+    lengths = pd.read_csv(sample)["text"].str.split().str.len().to_numpy() + 2
+    batches = plan_batches(lengths, batch_size=batch_size, generator=np.random.default_rng(0))
+    padded = sum(len(rows) * lengths[rows].max() for rows in batches)
+    assert 1 - lengths.sum() / padded < 0.12
+
+
+def test_a_text_longer_than_the_budget_gets_a_batch_of_its_own():
+    batches = plan_batches(np.array([5, 500, 5]), batch_size=8, batch_tokens=64)
+    assert sorted(map(len, batches)) == [1, 2]
+    assert [1] in [rows.tolist() for rows in batches]
