@@ -36,7 +36,7 @@ from training_ways import WAYS, Job, Pass, run
 
 from fakenews.config import TARGETS
 from fakenews.errors import FakeNewsError
-from fakenews.training.memory import keep_freed_memory
+from fakenews.training.process import tune_process
 
 RATIOS = {
     "bare loop": 0.97,
@@ -52,9 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables, and write them as JSON."""
     options = _options(arguments)
     # For all ways alike what train.py sets; before any thread starts, as threads inherit it.
-    torch.set_flush_denormal(True)
-    keep_freed_memory()
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    tune_process()
     torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -14,7 +14,6 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
@@ -40,6 +39,7 @@ from fakenews.tracking.mlflow import MLflowTracker
 from fakenews.tracking.provenance import versions
 from fakenews.tracking.run import Run
 from fakenews.training.fit import Fitted, fit
+from fakenews.training.process import tune_process
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,7 @@ def train(cfg: DictConfig) -> float:
     check(cfg, rules=training_rules)
     output = Path(HydraConfig.get().runtime.output_dir)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    # Numbers below 1e-38 cost hundreds of times as much to multiply, and say nothing.
-    torch.set_flush_denormal(True)
+    tune_process()
     if not is_main_process():
         return assist(cfg, output)
 

@@ -10,7 +10,7 @@ import pytest
 FAULTS = """
 import resource
 import torch
-from fakenews.training.memory import keep_freed_memory
+from fakenews.training.process import keep_freed_memory
 
 if {keep}:
     assert keep_freed_memory()
