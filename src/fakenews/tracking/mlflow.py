@@ -78,6 +78,9 @@ class MLflowTracker(MLFlowLogger):
             artifact_location=artifact_location,
         )
         self._timeout = timeout
+        # Last step of each metric of a run that is continued: from its checkpoint on, a
+        # run that was killed repeats steps that it has logged.
+        self._logged: dict[str, int] = {}
         self._unsent: list[Any] = []  # mlflow.entities.Metric, in the order logged
         self._pause = 0.0  # 0 while the store answers
         self._retry_at = 0.0
@@ -108,7 +111,9 @@ class MLflowTracker(MLFlowLogger):
                 self._experiment_id = self._find_experiment()
             run_id = str(self.run_id)
             self.experiment.update_run(run_id, status="RUNNING")
-            known = self.experiment.get_run(run_id).data.params
+            earlier = self.experiment.get_run(run_id).data
+            known = earlier.params
+            self._logged = {key: self._last_step(run_id, key) for key in earlier.metrics}
             params = [
                 Param(keys[name], str(value)[:_MAX_PARAM_LENGTH])
                 for name, value in flattened.items()
@@ -124,6 +129,9 @@ class MLflowTracker(MLFlowLogger):
         if self._wants_system_metrics:
             self._start_monitor(run_id)
         return run_id
+
+    def _last_step(self, run_id: str, key: str) -> int:
+        return max(metric.step for metric in self.experiment.get_metric_history(run_id, key))
 
     def _find_experiment(self) -> str:
         from mlflow.exceptions import MlflowException
@@ -163,7 +171,9 @@ class MLflowTracker(MLFlowLogger):
         keys = valid_keys(metrics)
         now = int(time.time() * 1000)
         self._unsent += [
-            Metric(keys[name], float(value), now, step or 0) for name, value in metrics.items()
+            Metric(keys[name], float(value), now, step or 0)
+            for name, value in metrics.items()
+            if step is None or step > self._logged.get(keys[name], -1)
         ]
         if time.monotonic() < self._retry_at:
             return

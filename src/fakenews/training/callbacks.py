@@ -61,6 +61,19 @@ class EarlyStopping(callbacks.EarlyStopping):
             trainer.should_stop = True
 
 
+class ProgressBar(callbacks.TQDMProgressBar):
+    """Lightning's, which ends its bars before anyone says why the training stops."""
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Close what is open."""
+        del trainer, pl_module, exception
+        for bar in (self._val_progress_bar, self._train_progress_bar):
+            if bar is not None:
+                bar.close()
+
+
 class BestCheckpoint(callbacks.ModelCheckpoint):
     """Lightning's, which remembers the best also when the run folder has been moved."""
 

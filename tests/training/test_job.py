@@ -1,0 +1,237 @@
+"""The training job in this process: every kind of model, data and setting gives a bundle."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import execution_whitelist
+from omegaconf import open_dict
+
+from fakenews.config import TARGETS, register_resolvers
+from fakenews.data.dataset import Dataset
+from fakenews.errors import ConfigError, TrainingError
+from fakenews.predictor import Predictor
+from fakenews.tracking.folder import RunFolder
+from fakenews.training.job import train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*LeafSpec"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:The number of training batches"),
+    # MLflow's own use of its database library.
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
+]
+
+Job = Callable[..., tuple[float, Path]]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    """What a job sets for its process is not left to the next test."""
+    level = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(level)
+    torch.set_flush_denormal(False)
+    torch.use_deterministic_algorithms(mode=False)
+
+
+@pytest.fixture
+def job(tmp_path: Path, cache: Path) -> Job:
+    """Runs the job as `python train.py OVERRIDES` would; returns its value and folder."""
+
+    def run(*overrides: str) -> tuple[float, Path]:
+        register_resolvers()
+        folder = tmp_path / "run"
+        with initialize_config_dir(str(ROOT / "conf")):
+            cfg = compose(
+                "train",
+                [
+                    "encoder=tiny",
+                    "features=headline",
+                    "loader.batch_size=32",
+                    "trainer.max_epochs=1",
+                    "logger=none",
+                    "bootstrap=5",
+                    "name=test",
+                    f"paths.runs={tmp_path}",
+                    f"paths.root={tmp_path}",
+                    f"paths.cache={cache}",
+                    *([] if "data=csv" in overrides else ["data.fetch.rows=200"]),
+                    *overrides,
+                ],
+                return_hydra_config=True,
+            )
+        with open_dict(cfg):
+            cfg.hydra.runtime.output_dir = str(folder)
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        with execution_whitelist(TARGETS):
+            return train(cfg), folder
+
+    return run
+
+
+def table(path: Path, rows: int, *, classes: list[str], seed: int = 0) -> Path:
+    generator = np.random.default_rng(seed)
+    codes = np.arange(rows) % len(classes)
+    words = generator.integers(0, 5000, (rows, 9)).astype(str)
+    pd.DataFrame(
+        {
+            "tweet": [f"topic{c} " + " ".join(w) for c, w in zip(codes, words, strict=True)],
+            "kind": [classes[code] for code in codes],
+            "shares": codes + generator.normal(size=rows),
+            "source": generator.choice(["web", "print, daily", "été"], rows),
+        }
+    ).to_csv(path, index=False)
+    return path
+
+
+def own(path: Path, *more: str) -> list[str]:
+    return [
+        "data=csv",
+        f"data.path={path}",
+        "data.text=tweet",
+        "data.label=kind",
+        *more,
+    ]
+
+
+@pytest.mark.parametrize("model", ["fusion", "text", "tabular", "seed", "tfidf"])
+def test_every_model_ends_in_a_bundle_that_predicts(job: Job, model: str):
+    value, folder = job(f"model={model}")
+    result = json.loads((folder / "result.json").read_text())
+    assert value == result["metrics"]["val"]["average_precision"]
+    assert (folder / "report.html").stat().st_size > 1000
+    plots = {path.stem for path in (folder / "plots").glob("*.png")}
+    assert {"precision_recall", "reliability", "confusion_matrix", "score_histogram"} <= plots
+    assert ("learning_curves" in plots) == (model != "tfidf")
+    assert RunFolder(folder).record["state"] == "finished"
+    (prediction,) = Predictor.load(folder / "bundle").predict(["Minister Denies 5 Claims!"])
+    assert prediction.label in ("fake", "real")
+    assert sum(prediction.probabilities.values()) == pytest.approx(1)
+
+
+def test_odd_class_names_reach_report_bundle_and_store(job: Job, tmp_path: Path):
+    classes = ["satire / parody", "vrai (é)", "100% false", "a&b=c?"]
+    path = table(tmp_path / "four.csv", 240, classes=classes)
+    value, folder = job(
+        *own(path, "logger=mlflow", "logger.system_metrics=false", "register=odd.model")
+    )
+    assert 0 < value <= 1
+    result = json.loads((folder / "result.json").read_text())
+    assert {f"recall/{name}" for name in classes} <= result["metrics"]["test"].keys()
+    (prediction,) = Predictor.load(folder / "bundle").predict(["topic2 of the day"])
+    assert set(prediction.probabilities) == set(classes)
+
+
+def test_extra_columns_become_features(job: Job, tmp_path: Path):
+    path = table(tmp_path / "extra.csv", 300, classes=["no", "yes"])
+    _, folder = job(
+        *own(path, "model=tabular", "data.numeric=[shares]", "data.categorical=[source]"),
+        "trainer.max_epochs=8",
+        "optimizer.lr=1e-2",
+    )
+    predictor = Predictor.load(folder / "bundle")
+    assert predictor.columns == ["shares", "source"]
+    rows = pd.DataFrame(
+        {"text": ["1 2 3"] * 2, "shares": [-3.0, 4.0], "source": ["web", "new"]}
+    )
+    assert [found.label for found in predictor.predict(rows)] == ["no", "yes"]
+
+
+def test_folds_share_out_the_test_rows(job: Job, tmp_path: Path):
+    path = table(tmp_path / "folds.csv", 200, classes=["no", "yes"])
+    rows = set()
+    for fold in range(2):
+        _, folder = job(*own(path, "model=tfidf", "data.folds=2", f"data.fold={fold}"))
+        found = json.loads((folder / "result.json").read_text())["metrics"]["test"]
+        rows.add(found["support/no"] + found["support/yes"])
+    assert rows == {100}
+
+
+def test_official_splits(job: Job, tmp_path: Path):
+    classes = ["no", "yes"]
+    paths = [
+        table(tmp_path / f"{name}.csv", rows, classes=classes, seed=rows)
+        for name, rows in (("train", 200), ("val", 40), ("test", 60))
+    ]
+    _, folder = job(
+        *own(paths[0], "model=tfidf", f"data.val_path={paths[1]}", f"data.test_path={paths[2]}")
+    )
+    found = json.loads((folder / "result.json").read_text())["metrics"]
+    assert [found[s]["support/no"] for s in ("val", "test")] == [20, 30]
+
+
+def test_normalising_goes_into_the_bundle(job: Job):
+    _, folder = job("model=tfidf", "data.normalise=true")
+    assert Predictor.load(folder / "bundle").cleaning.normalise
+
+
+@pytest.mark.parametrize("model", ["fusion", "tfidf"])
+def test_a_sweep_never_touches_the_test_rows(
+    job: Job, model: str, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+    part = Dataset.part
+
+    def spy(self: Dataset, split: Any) -> pd.DataFrame:
+        asked.append(split)
+        return part(self, split)
+
+    monkeypatch.setattr(Dataset, "part", spy)
+    _, folder = job(f"model={model}", "test=false")
+    assert set(asked) == {"train", "val"}
+    assert list(json.loads((folder / "result.json").read_text())["metrics"]) == ["val"]
+
+
+@pytest.mark.parametrize("debug", ["one_batch", "profiler"])
+def test_debug_presets(job: Job, debug: str):
+    _, folder = job(f"debug={debug}", "data.fetch.rows=200")
+    assert (folder / "bundle" / "manifest.json").is_file()
+
+
+def test_two_batches_are_learned_by_heart(job: Job):
+    _, folder = job("debug=overfit", "optimizer.lr=1e-3", "trainer.max_epochs=20")
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    (history,) = (v for k, v in checkpoint["callbacks"].items() if k.startswith("History"))
+    losses = [row["train/loss"] for row in history["rows"]]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_finished_run_is_not_resumed(job: Job):
+    _, folder = job("model=tfidf")
+    with pytest.raises(TrainingError, match="the run is finished, its bundle is"):
+        job("model=tfidf", f"resume={folder}")
+
+
+def test_more_devices_than_processes(job: Job):
+    with pytest.raises(ConfigError, match="torchrun --standalone --nproc-per-node=2"):
+        job("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+
+
+def test_a_batch_larger_than_the_data_fails_the_run(job: Job, tmp_path: Path):
+    with pytest.raises(ConfigError, match="batch_size is 5000"):
+        job("loader.batch_size=5000")
+    assert RunFolder(tmp_path / "run").record["state"] == "failed"
+
+
+def test_a_training_that_diverges_fails_the_run(job: Job, tmp_path: Path):
+    with pytest.raises(TrainingError, match=r"lower optimizer\.lr"):
+        job("optimizer.lr=1e30", "scheduler.warmup=0", "trainer.gradient_clip_val=null")
+    assert RunFolder(tmp_path / "run").record["state"] == "failed"
