@@ -188,9 +188,10 @@ class Predictor:
         """
         if isinstance(texts, str):
             raise TypeError("predict takes a list of texts: write predict([text])")
-        table = (
-            texts if isinstance(texts, pd.DataFrame) else pd.DataFrame({"text": list(texts)})
-        )
+        table = texts
+        if not isinstance(table, pd.DataFrame):
+            # Objects: pandas' strings cannot hold half a surrogate pair, and JSON can.
+            table = pd.DataFrame({"text": list(texts)}, dtype=object)
         missing = [name for name in ("text", *self.columns) if name not in table.columns]
         if missing:
             raise DataError(
@@ -202,7 +203,8 @@ class Predictor:
             table[name] = _numbers(table[name], faults)
         for name in self.categorical:
             # As files are read: a category is its text without the space around it.
-            table[name] = table[name].map(lambda v: v.strip() if isinstance(v, str) else v)
+            values = [v.strip() if isinstance(v, str) else v for v in table[name]]
+            table[name] = pd.Series(values, dtype=object)
         usable = np.flatnonzero([fault is None for fault in faults])
         frame = table.iloc[usable]
         cleaned = self.cleaning(frame["text"].tolist())
@@ -300,14 +302,18 @@ def _fault(text: Any) -> str | None:
 
 def _numbers(column: "pd.Series[Any]", faults: list[str | None]) -> NDArray[np.float64]:
     """The numbers [N] of a column, NaN for gaps; what is no finite number is a fault."""
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    # As files are read: an empty cell is a gap.
-    gaps = column.isna() | column.astype(str).str.strip().str.lower().isin(["", "nan"])
-    wrong = np.isinf(numbers) | (np.isnan(numbers) & ~gaps.to_numpy())
-    for row in np.flatnonzero(wrong):
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(
+        np.float64, copy=True, na_value=np.nan
+    )
+    for row in np.flatnonzero(~np.isfinite(numbers)):
+        value = column.iloc[row]
+        # As files are read: an empty cell is a gap.
+        empty = isinstance(value, str) and value.strip().lower() in ("", "nan")
+        if np.isnan(numbers[row]) and (empty or pd.isna(value)):
+            continue
+        numbers[row] = np.nan
         if faults[row] is None:
-            faults[row] = f"column {column.name!r}: {column[row]!r} is not a finite number"
-    numbers[wrong] = np.nan
+            faults[row] = f"column {column.name!r}: {value!r} is not a finite number"
     return numbers
 
 

@@ -170,8 +170,8 @@ def _class_names(
         raise DataError(
             f"{len(unknown):,} of {len(frame):,} rows have a label (column {label!r}) that is "
             f"none of the bundle's classes {known} ({'; '.join(where)}): name the classes, as "
-            f"in label_names='{{\"{first['label'].iloc[0]}\": {classes[0]}}}', or choose "
-            "another label=COLUMN"
+            f"in label_names='{{{first['label'].iloc[0]}: {classes[0]}}}', or choose another "
+            "label=COLUMN"
         )
     return found
 

@@ -1,0 +1,58 @@
+"""`scripts/evaluate.py` as a person runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "evaluate.py"), *arguments],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_file_is_evaluated(columns_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "headline,truth,age,lang\nRain,1,1,a\nSnow,0,2,b\nWind,1,,c\n,1,2,a\n"
+    )
+    done = run(
+        tmp_path,
+        f"bundle={columns_bundle}",
+        "path=[a.csv]",
+        "label=truth",
+        "label_names={0: no, 1: yes}",
+        "bootstrap=10",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Macro-F1" in done.stdout
+    assert "1 rows without text or label are left out" in done.stdout
+    assert "report: evaluation/report.html" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "evaluation"]
+    metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    assert metrics["rows"] == 3
+
+
+def test_mistakes_in_the_options_are_reported_together(tmp_path: Path) -> None:
+    done = run(tmp_path, "bundle=x", "threshold=2", "bootstrap=none")
+    assert done.returncode == 1
+    assert "path is not set" in done.stderr
+    assert "threshold=2: it should be less than or equal to 1" in done.stderr
+    assert "bootstrap='none'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_explains_every_option(tmp_path: Path) -> None:
+    done = run(tmp_path, "--help")
+    shown = run(tmp_path, "--cfg", "job").stdout
+    assert done.returncode == 0
+    keys = [line.partition(":")[0] for line in shown.splitlines() if not line.startswith("_")]
+    assert [key for key in keys if key not in done.stdout] == []
