@@ -68,8 +68,14 @@ def run(command: Callable[[], Any]) -> None:
     os.environ[_FULL_ERROR] = "1"
     try:
         command()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         _stop("interrupted", 130)
+    except BrokenPipeError:
+        # The reader has had enough, as in `--help | head`: nothing more can be written,
+        # not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except Exception as error:
         report(error)
         if isinstance(error, ValueError) and not _traceback_wanted and not _in_job(error):

@@ -284,7 +284,7 @@ def _signature_faults(node: Any, path: str) -> Iterator[str]:
         return
     values: dict[str, Any] = {}
     for key in node:
-        name = f"{path}.{key}" if path else str(key)
+        name = _join(path, str(key))
         if OmegaConf.is_missing(node, key):
             yield f"{name} is not set: give {name}=VALUE"
             continue
@@ -297,7 +297,7 @@ def _signature_faults(node: Any, path: str) -> Iterator[str]:
     if "_target_" in values:
         yield from _call_faults(node, values, path)
     for key, value in values.items():
-        yield from _signature_faults(value, f"{path}.{key}" if path else key)
+        yield from _signature_faults(value, _join(path, key))
 
 
 def _call_faults(node: DictConfig, values: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -337,13 +337,13 @@ def _call_faults(node: DictConfig, values: Mapping[str, Any], path: str) -> Iter
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in sorted(values.keys() - parameters.keys()):
             near = closest(key, parameters)
-            hint = f": did you mean {path}.{near}?" if near else ""
-            yield f"{path}.{key} is not an option of {target}{hint}"
+            hint = f": did you mean {_join(path, near)}?" if near else ""
+            yield f"{_join(path, key)} is not an option of {target}{hint}"
 
     def written_at(key: str) -> str:
         # A value that stands elsewhere is wrong there, and only once.
         source = re.fullmatch(r"\$\{(\w[\w.]*)\}", str(raw[key]))
-        return source[1] if source else f"{path}.{key}"
+        return source[1] if source else _join(path, key)
 
     yield from _value_faults(values, hints, written_at)
 
@@ -368,3 +368,7 @@ def _value_faults(
             reasons = dict.fromkeys(found["msg"] for found in error.errors())
             reason = ", or ".join(reasons).replace("Input should", "it should")
             yield f"{written_at(key)}={given!r}: {reason[0].lower()}{reason[1:]}"
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key

@@ -129,7 +129,9 @@ def histories(place: Place) -> Iterator[tuple[str, list[tuple[int, float]]]]:
     (experiment,) = client.search_experiments(filter_string="name = 'run'")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
-    for name in sorted(each for each in run.data.metrics if not each.startswith("system/")):
+    names = {name for name in run.data.metrics if not name.startswith("system/")}
+    # Lightning itself logs the epoch with the training and with the validation metrics.
+    for name in sorted(names - {"epoch"}):
         values = client.get_metric_history(run.info.run_id, name)
         yield name, [(value.step, value.value) for value in values]
 

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import execution_whitelist
 from omegaconf import open_dict
+from safetensors.torch import load_file
 
 from fakenews.config import TARGETS, register_resolvers
 from fakenews.data.dataset import Dataset
@@ -235,3 +236,13 @@ def test_a_training_that_diverges_fails_the_run(job: Job, tmp_path: Path):
     with pytest.raises(TrainingError, match=r"lower optimizer\.lr"):
         job("optimizer.lr=1e30", "scheduler.warmup=0", "trainer.gradient_clip_val=null")
     assert RunFolder(tmp_path / "run").record["state"] == "failed"
+
+
+def test_averaged_weights_are_what_is_bundled(job: Job):
+    _, folder = job("callbacks=ema", "callbacks.ema.decay=0.9", "trainer.max_epochs=2")
+    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    bundled = load_file(folder / "bundle" / "weights.safetensors")
+    for name, weights in bundled.items():
+        assert torch.equal(weights, checkpoint["state_dict"][f"network.{name}"]), name
+    last = checkpoint["current_model_state"]
+    assert any(not torch.equal(bundled[k], last[f"network.{k}"]) for k in bundled)

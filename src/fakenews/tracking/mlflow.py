@@ -131,7 +131,8 @@ class MLflowTracker(MLFlowLogger):
         return run_id
 
     def _last_step(self, run_id: str, key: str) -> int:
-        return max(metric.step for metric in self.experiment.get_metric_history(run_id, key))
+        history = self.experiment.get_metric_history(run_id, key)
+        return max(int(metric.step) for metric in history)
 
     def _find_experiment(self) -> str:
         from mlflow.exceptions import MlflowException

@@ -23,14 +23,14 @@ from rich.console import Console
 
 from fakenews.bundle import BundleContent, write_bundle
 from fakenews.config import check, plain, training_rules
-from fakenews.data.artefacts import artefacts
 from fakenews.data.dataset import Dataset, Split
 from fakenews.data.manifest import write_json
 from fakenews.engines import Outputs
 from fakenews.errors import BundleError, Interrupted, TrainingError
 from fakenews.evaluation.calibration import Calibration
 from fakenews.evaluation.plots import evaluation_figures
-from fakenews.evaluation.report import Evaluation, evaluate, table, write
+from fakenews.evaluation.report import Evaluation, table, write
+from fakenews.inference.evaluate import evaluate_frame
 from fakenews.launch import is_main_process
 from fakenews.models.tfidf import TfidfClassifier
 from fakenews.predictor import Predictor
@@ -200,7 +200,13 @@ def conclude(
     if cfg.test:
         outputs["test"] = predictor.outputs(dataset.part("test"), progress=True)
     evaluations = {
-        split: evaluate_split(cfg, dataset, split, predictor, found.logits)
+        split: evaluate_frame(
+            predictor,
+            dataset.part(split),
+            found.logits,
+            resamples=cfg.bootstrap,
+            seed=cfg.seed,
+        )
         for split, found in outputs.items()
     }
     # The last one evaluated is the one that counts: test, or validation in a sweep.
@@ -228,31 +234,6 @@ def conclude(
     console = Console()
     console.print(f"[bold]{shown}[/bold]", table(evaluations[shown]))
     return bundle, evaluations
-
-
-def evaluate_split(
-    cfg: DictConfig,
-    dataset: Dataset,
-    split: Split,
-    predictor: Predictor,
-    logits: NDArray[np.float64],
-) -> Evaluation:
-    """Metrics, intervals and slices of one split."""
-    frame = dataset.part(split)
-    features = predictor.features
-    return evaluate(
-        logits,
-        frame,
-        calibration=predictor.calibration,
-        classes=dataset.classes,
-        positive=dataset.positive,
-        artefacts=artefacts(frame["raw"]),
-        entity_counts=None
-        if features is None or features.counter is None
-        else features.entity_counts(frame),
-        resamples=cfg.bootstrap,
-        seed=cfg.seed,
-    )
 
 
 def bundle_content(
