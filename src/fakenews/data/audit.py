@@ -114,7 +114,7 @@ class Audit:
             table.add_row(name, f"{count:,}")
         table.add_row("encodings", ", ".join(f"{k} ({n})" for k, n in self.encodings.items()))
         table.add_row(f"base rate of {self.positive}", f"{self.base_rate:.3f}")
-        for name, probe in (("raw", self.probe_raw), ("cleaned", self.probe_text)):
+        for name, probe in (("as found", self.probe_raw), ("as trained on", self.probe_text)):
             score = "too few rows" if probe is None else f"{probe.average_precision:.3f}"
             table.add_row(f"average precision of format alone, {name}", score)
         return table

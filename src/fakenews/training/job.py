@@ -129,6 +129,8 @@ def open_folder(cfg: DictConfig, path: Path) -> RunFolder:
         )
     if cfg.resume == "auto" and folder.last_checkpoint is None:
         log.info("resume=auto: no run of this name is unfinished, so a new one starts")
+    elif cfg.resume is not None:
+        log.info("resuming %s from its last checkpoint", path)
     return folder
 
 
