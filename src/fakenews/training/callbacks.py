@@ -154,6 +154,7 @@ class StopAndSave(callbacks.Checkpoint):
         self.max_seconds = None if max_time is None else _seconds(max_time)
         self._started = time.monotonic()
         self._signal: int | None = None
+        self._stop: Interrupted | None = None
         self._previous: dict[int, Any] = {}
 
     # Not earlier: Lightning sets handlers of its own just before.
@@ -185,17 +186,26 @@ class StopAndSave(callbacks.Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save and stop, if any rank was asked to."""
+        """Save, if any rank was asked to stop."""
         del pl_module, outputs, batch
         if _resumable(trainer, batch_idx):
-            self._stop_if_asked(trainer)
+            self._stop = self._save_if_asked(trainer)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop; only now has Lightning logged the step that was saved."""
+        del trainer, pl_module, batch, batch_idx
+        if self._stop is not None:
+            raise self._stop
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save and stop, if any rank was asked to."""
         del pl_module
-        self._stop_if_asked(trainer)
+        if (stop := self._save_if_asked(trainer)) is not None:
+            raise stop
 
-    def _stop_if_asked(self, trainer: L.Trainer) -> None:
+    def _save_if_asked(self, trainer: L.Trainer) -> Interrupted | None:
         over = (
             self.max_seconds is not None
             and time.monotonic() - self._started >= self.max_seconds
@@ -205,7 +215,7 @@ class StopAndSave(callbacks.Checkpoint):
             # Each rank may have got the signal in another step.
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         if not asked:
-            return
+            return None
         trainer.save_checkpoint(self.checkpoint)
         reason, status = "stopped with another rank", 128 + signal.SIGTERM
         if self._signal is not None:
@@ -214,7 +224,7 @@ class StopAndSave(callbacks.Checkpoint):
             self._signal = None
         elif over:
             reason, status = "trainer.max_time is over", 75
-        raise Interrupted(
+        return Interrupted(
             f"{reason}: saved step {trainer.global_step} to {self.checkpoint}; "
             "run the same command with resume=auto to continue",
             status=status,
