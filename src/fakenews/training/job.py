@@ -266,7 +266,7 @@ def bundle_content(
         "embeddings": validation.embeddings[some].astype(np.float16),
     }
     if predictor.features is not None:
-        reference["tabular"] = predictor.features.transform(frame)[some]
+        reference["tabular"] = predictor.features.transform(frame.iloc[some])
     return BundleContent(
         model=architecture,
         weights=weights,
