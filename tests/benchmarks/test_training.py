@@ -25,7 +25,6 @@ def run(folder: Path, *arguments: str) -> dict:
 
 @pytest.mark.slow
 def test_every_way_is_timed_on_the_same_rows(tmp_path: Path) -> None:
-    pytest.importorskip("accelerate")
     result = run(tmp_path, "--repeats", "2", "--warmup", "1")
     assert result["rows"] == 48
     assert len(result["ways"]) == 6
@@ -44,7 +43,6 @@ def test_every_way_is_timed_on_the_same_rows(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_quality_is_a_probability_for_every_way(tmp_path: Path) -> None:
-    pytest.importorskip("accelerate")
     result = run(tmp_path, "--quality", "--epochs", "1")
     assert len(result["ways"]) == 6
     assert all(0 < way["average_precision"] <= 1 for way in result["ways"].values())

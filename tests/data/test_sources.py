@@ -297,7 +297,7 @@ def test_chunks_keep_every_row_in_order_with_its_fault(tmp_path: Path) -> None:
         True,
         False,
     ]
-    assert frame["error"][1] == "empty text"
+    assert frame["error"][1] == "the text is empty"
     assert "2 cells where the header has 3" in frame["error"][2]
     assert frame["error"][3] == "column 'n': 'x' is not a finite number"
     assert "byte 0x81" in frame["error"][4]

@@ -169,6 +169,16 @@ def test_learning_curves_have_a_panel_a_metric(history):
     assert validation.get_ydata().tolist() == [0.6, 0.5]
 
 
+def test_training_loss_and_validation_log_loss_share_a_panel():
+    history = pd.DataFrame(
+        {"step": [5, 10], "train/loss": [0.7, 0.4], "val/log_loss": [0.6, 0.5]}
+    )
+    figure = plots.learning_curves(history)
+    (panel,) = figure.axes
+    assert panel.get_title(loc="left") == "loss"
+    assert [line.get_label() for line in panel.lines] == ["training", "validation"]
+
+
 def test_learning_curves_by_epoch_and_of_nothing(tmp_path):
     by_epoch = plots.learning_curves(pd.DataFrame({"epoch": [0], "val/loss": [0.5]}))
     assert by_epoch.axes[0].get_xlabel() == "Epoch"

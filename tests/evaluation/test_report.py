@@ -149,14 +149,16 @@ def test_json_is_strict_and_undefined_is_null():
     assert content["metrics"]["accuracy"] == 1
     assert content["slices"][0]["macro_f1"] is None
     assert content["threshold"] is None
-    assert re.search(r"AUROC +n/a +n/a *\n", printed(found))
+    assert re.search(r"AUROC \(\w+\) +n/a +n/a *\n", printed(found))
 
 
 def test_table_shows_metrics_intervals_and_classes(evaluation):
     shown = printed(evaluation)
     low, high = evaluation.intervals["average_precision"]
     value = evaluation.metrics["average_precision"]
-    assert re.search(rf"Average precision +{value:.3f} +{low:.3f} to {high:.3f}", shown)
+    assert re.search(
+        rf"Average precision \(real\) +{value:.3f} +{low:.3f} to {high:.3f}", shown
+    )
     assert re.search(rf"real +{evaluation.metrics['precision/real']:.3f} ", shown)
     assert "200 rows" in shown
     before = evaluation.uncalibrated["ece_before"]

@@ -24,7 +24,7 @@ ADDED = ["prediction", "probability_no", "probability_unsure", "probability_yes"
 ADDED += ["truncated", "error"]
 ERRORS = [
     None,
-    "empty text",
+    "the text is empty",
     "column 'age': 'old' is not a finite number",
     None,
     "line 6: 2 cells where the header has 4",
@@ -62,9 +62,9 @@ def test_every_row_in_order_with_its_columns(
         [1] * 3
     )
     assert (summary.rows, summary.errors) == (6, 3)
-    assert summary.first_error == "row 2: empty text"
+    assert summary.first_error == "row 2: the text is empty"
     assert str(summary).startswith("6 rows in ")
-    assert str(summary).endswith("3 with an error, the first in row 2: empty text")
+    assert str(summary).endswith("3 with an error, the first in row 2: the text is empty")
 
 
 def test_the_predictions_are_the_predictors(

@@ -218,8 +218,19 @@ def test_dropout_by_config():
     mask = torch.ones_like(ids)
     assert found.encoder.training
     assert torch.equal(found.encoder(ids, mask), found.encoder(ids, mask))
-    found.encoder.set_dropout(0.5)
+    found.encoder.set_dropout(states=0.5, attention=None)
     assert not torch.equal(found.encoder(ids, mask), found.encoder(ids, mask))
+
+
+def test_dropout_of_states_and_of_attention_are_apart():
+    found = make(dropout=0.3, attention_dropout=0.2)
+    modules = dict(found.encoder.backbone.named_modules())
+    layer = "encoder.layer.0.attention"
+    assert modules[f"{layer}.self.dropout"].p == 0.2
+    assert modules[f"{layer}.output.dropout"].p == 0.3
+    assert modules["embeddings.dropout"].p == 0.3
+    kept = make(attention_dropout=None).encoder.backbone
+    assert kept.get_submodule(f"{layer}.self.dropout").p == 0.1
 
 
 def test_the_architecture_names_no_path(bert: Path):

@@ -35,7 +35,9 @@ def test_a_file_is_scored(tiny_run: Path, tmp_path: Path) -> None:
     done = run(tmp_path, f"bundle={tiny_run}", "path=in.csv", "out=out.csv", "text=title")
     assert done.returncode == 0, done.stderr
     assert "out.csv: 4 rows in" in done.stdout
-    assert done.stdout.rstrip().endswith("1 with an error, the first in row 2: empty text")
+    assert done.stdout.rstrip().endswith(
+        "1 with an error, the first in row 2: the text is empty"
+    )
     assert "predict: 100%" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
     found = pd.read_csv(tmp_path / "out.csv")

@@ -76,7 +76,7 @@ def test_finished_run_has_everything(run: Callable[..., Run], uri: str, tmp_path
     assert states(job, uri) == ("finished", "FINISHED")
     client = MlflowClient(uri)
     found = client.get_run(job.mlflow_id)
-    assert found.data.metrics == {"val/auroc": 0.5, "test/auroc": 0.75}
+    assert found.data.metrics == {"best/val/auroc": 0.5, "test/auroc": 0.75}
     assert found.data.tags["data_hash"] == "abc"
     assert found.data.tags["git_commit"] == job.commit
     assert found.data.params["data.path"] == "x" * 250
@@ -196,7 +196,7 @@ def test_tensorboard_logger_writes_events(run: Callable[..., Run], tmp_path: Pat
         job.finish(bundle=bundle, metrics=METRICS, register=None, tags={})
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
-    assert set(events.Tags()["scalars"]) == {"train/loss", "val/auroc", "test/auroc"}
+    assert set(events.Tags()["scalars"]) == {"train/loss", "best/val/auroc", "test/auroc"}
 
 
 def test_without_a_logger_the_folder_has_all(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ class Audit:
         return asdict(self)
 
     def table(self) -> list[RichTable]:
-        """Tables for the terminal: the figures, the classes, the artefacts."""
+        """Tables for the terminal: the figures, the classes, the artefacts that occur."""
         return [self._figures(), self._classes(), self._artefacts()]
 
     def _figures(self) -> RichTable:
@@ -131,7 +131,8 @@ class Audit:
     def _artefacts(self) -> RichTable:
         table = RichTable("artefact in the raw text", *self.rows_per_class)
         for name, rates in self.artefact_rates.items():
-            table.add_row(name, *(f"{rate:.1%}" for rate in rates.values()))
+            if any(rates.values()):
+                table.add_row(name, *(f"{rate:.1%}" for rate in rates.values()))
         return table
 
 

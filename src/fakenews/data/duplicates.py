@@ -5,6 +5,7 @@ Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3), then che
 by their true Jaccard similarity.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 
@@ -44,8 +45,8 @@ def duplicate_groups(
         seed: Seed of the permutations.
 
     Returns:
-        int64 [N], the group of each text, from 0. The numbers follow the sorted texts, so
-        neither the order of the rows nor the process changes them.
+        int64 [N], the group of each text: the smallest hash of its members, so neither the
+        order of the rows nor the process changes it.
 
     Raises:
         ValueError: ``threshold`` is not in (0, 1].
@@ -58,8 +59,9 @@ def duplicate_groups(
     # A text without letters and digits (emoji, say) is compared as it stands.
     keys = [_NOT_ALPHANUMERIC.sub("", f) or f"\0{f}" for f in folded]
     unique, inverse = np.unique(np.array(keys, dtype=object), return_inverse=True)
+    hashes = np.array([_hash(key) for key in unique], dtype=np.int64)
     if threshold == 1:
-        return inverse.astype(np.int64)
+        return hashes[inverse]
     # Spellings that differ in spacing share a key and have other words: which of them
     # stands for the key must not depend on the order of the rows.
     spelling: dict[str, str] = {}
@@ -71,12 +73,16 @@ def duplicate_groups(
         (np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(unique),) * 2
     )
     _, component = connected_components(links, directed=False)
-    # Number the groups by their first key in sorted order.
-    _, lowest = np.unique(component, return_index=True)
-    number = np.empty(len(lowest), dtype=np.int64)
-    number[component[np.sort(lowest)]] = np.arange(len(lowest))
-    groups: NDArray[np.int64] = number[component][inverse]
+    smallest = np.full(component.max() + 1, np.iinfo(np.int64).max)
+    np.minimum.at(smallest, component, hashes)
+    groups: NDArray[np.int64] = smallest[component][inverse]
     return groups
+
+
+def _hash(key: str) -> int:
+    """63 bits."""
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 def _near_pairs(

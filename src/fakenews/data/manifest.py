@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,10 @@ import pandas as pd
 
 from fakenews.data.sources import SourceFile, Table
 from fakenews.errors import DataError
+from fakenews.provenance import SHAPE_DATA, versions
 
 FORMAT = 1
 """Version of the manifest's own layout."""
-
-_PACKAGES = ("fakenews", "datasketch", "ftfy", "numpy", "pandas", "pyarrow", "scikit-learn")
 
 
 def manifest(
@@ -68,7 +65,7 @@ def manifest(
         "positive": positive,
         "settings": dict(settings),
         "data_hash": data_hash(frame, split),
-        "versions": versions(),
+        "versions": versions(*SHAPE_DATA),
     }
 
 
@@ -86,17 +83,6 @@ def data_hash(frame: pd.DataFrame, split: pd.Series) -> str:
         # JSON keeps cells apart whatever they contain, and writes floats in full.
         digest.update(json.dumps([name, values], ensure_ascii=True).encode())
     return digest.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that shape the data."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from a source tree that was never installed
-            found[package] = "unknown"
-    return found
 
 
 def write_json(path: str | Path, obj: object) -> None:

@@ -390,7 +390,7 @@ def _chunk(
     frame = pd.DataFrame({"raw": raw, "text": texts}, dtype="str")
     for found, cleaned in zip(errors, texts, strict=True):
         if not cleaned and not found:
-            found.append("empty text")
+            found.append("the text is empty")
     for column in numeric:
         values = [_number(v) for v in original[column]]
         frame[column] = pd.Series(values, dtype="float64")

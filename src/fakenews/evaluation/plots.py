@@ -268,6 +268,9 @@ def score_histogram(
 def learning_curves(history: pd.DataFrame) -> Figure:
     """Training and validation metrics over time, a panel a metric.
 
+    The training loss and the validation log loss share one: they are the same figure
+    unless the loss is weighted, focal or smoothed.
+
     Args:
         history: A column `step` (preferred) or `epoch`, and columns named `train/METRIC`
             and `val/METRIC`; other columns are not drawn. Empty cells are skipped, since
@@ -281,7 +284,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
         raise ValueError(f"no column 'step' or 'epoch' among {list(history.columns)}")
     curves = [name for name in history.columns if name.startswith(("train/", "val/"))]
     curves = [name for name in curves if history[name].notna().any()]
-    panels = list(dict.fromkeys(name.partition("/")[2] for name in curves))
+    panels = list(dict.fromkeys(map(_panel, curves)))
     across = min(len(panels), 3) or 1
     down = -(-len(panels) // across) or 1
     figure = Figure(figsize=(max(6.4, 4.2 * across), 0.6 + 3.2 * down), layout="constrained")
@@ -293,24 +296,27 @@ def learning_curves(history: pd.DataFrame) -> Figure:
         grid[0, 0].text(0.5, 0.5, "Nothing was logged", ha="center", va="center", color=GREY)
     for axes, panel in zip(grid.flat, panels, strict=False):
         _style(axes)
-        for side, colour, style in (("train", ORANGE, "--"), ("val", BLUE, "-")):
-            if f"{side}/{panel}" in curves:
-                points = history[[time, f"{side}/{panel}"]].dropna().sort_values(time)
-                label = "training" if side == "train" else "validation"
-                marker = "o" if len(points) <= 30 else ""
-                axes.plot(
-                    *points.to_numpy(dtype=float).T,
-                    color=colour,
-                    ls=style,
-                    marker=marker,
-                    ms=3.5,
-                    label=label,
-                )
+        for curve in [name for name in curves if _panel(name) == panel]:
+            points = history[[time, curve]].dropna().sort_values(time)
+            training = curve.startswith("train/")
+            axes.plot(
+                *points.to_numpy(dtype=float).T,
+                color=ORANGE if training else BLUE,
+                ls="--" if training else "-",
+                marker="o" if len(points) <= 30 else "",
+                ms=3.5,
+                label="training" if training else "validation",
+            )
         axes.set_title(_name(panel, limit=40).replace("_", " "), fontsize=11, loc="left")
         axes.set_xlabel(time.capitalize())
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         _legend(axes, loc="best")
     return figure
+
+
+def _panel(curve: str) -> str:
+    metric = curve.partition("/")[2]
+    return "loss" if metric == "log_loss" else metric
 
 
 def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:

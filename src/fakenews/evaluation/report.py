@@ -65,6 +65,15 @@ class Evaluation:
     uncalibrated: Mapping[str, float]
     slices: pd.DataFrame
 
+    @property
+    def never_decided(self) -> list[str]:
+        """Classes that have rows and that the model decides for none."""
+        return [
+            name
+            for name in self.classes
+            if self.metrics[f"support/{name}"] and math.isnan(self.metrics[f"precision/{name}"])
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """The content of `metrics.json`: strict JSON, in which an undefined metric is null."""
         content: dict[str, Any] = _nan_to_none(
@@ -158,13 +167,13 @@ def table(evaluation: Evaluation) -> Group:
     metrics = Table("Metric", title=f"{evaluation.rows:,} rows", box=box.SIMPLE)
     for heading in ("Value", "95% interval", "Before scaling"):
         metrics.add_column(heading, justify="right")
-    for line in _metric_lines(evaluation):
-        metrics.add_row(*line)
+    for title, *figures in _metric_lines(evaluation):
+        metrics.add_row(Text(title), *figures)  # a Text, for names may look like markup
     per_class = Table("Class", box=box.SIMPLE)
     for heading in ("Precision", "Recall", "F1", "Rows"):
         per_class.add_column(heading, justify="right")
     for name, *figures in _class_lines(evaluation):
-        per_class.add_row(Text(name), *figures)  # a Text, for names may look like markup
+        per_class.add_row(Text(name), *figures)
     return Group(metrics, per_class)
 
 
@@ -228,13 +237,16 @@ def _write_files(evaluation: Evaluation, figures: Mapping[str, Figure], folder: 
 def _metric_lines(evaluation: Evaluation) -> list[list[str]]:
     lines = []
     for name, title in METRIC_NAMES.items():
-        interval = ""
+        shown_title, interval = title, ""
         if name in evaluation.intervals:
             low, high = evaluation.intervals[name]
             interval = "n/a" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
         before = evaluation.uncalibrated.get(f"{name}_before")
         shown_before = "" if before is None else _shown(before)
-        lines.append([title, _shown(evaluation.metrics[name]), interval, shown_before])
+        if name in ("average_precision", "auroc"):
+            of = "mean of classes" if len(evaluation.classes) > 2 else evaluation.positive
+            shown_title = f"{title} ({of})"
+        lines.append([shown_title, _shown(evaluation.metrics[name]), interval, shown_before])
     return lines
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Pooling = Literal["mean", "cls"]
 
 _HUB_TIMEOUT = 5.0
+# What transformers names the modules whose dropout is that of the attention's weights.
+_SELF_ATTENTION = ("self", "attention", "attn", "self_attn")
 
 
 class TextEncoder(nn.Module):
@@ -82,11 +84,16 @@ class TextEncoder(nn.Module):
         stacks = [m for m in self.backbone.modules() if isinstance(m, nn.ModuleList)]
         return max(stacks, key=len)
 
-    def set_dropout(self, probability: float) -> None:
-        """Drop units with this probability, everywhere in the transformer."""
-        for module in self.backbone.modules():
+    def set_dropout(self, *, states: float | None, attention: float | None) -> None:
+        """Drop units of the states, and weights of the attention, with these probabilities.
+
+        None leaves them as they are.
+        """
+        for name, module in self.backbone.named_modules():
             if isinstance(module, nn.Dropout):
-                module.p = probability
+                parent = name.rpartition(".")[0].rpartition(".")[2]
+                probability = attention if parent in _SELF_ATTENTION else states
+                module.p = module.p if probability is None else probability
 
     def freeze(self, *, embeddings: bool, layers: int) -> None:
         """Exclude the embeddings and the lowest `layers` layers from training.
@@ -136,6 +143,7 @@ def packaged(
     max_length: PositiveCount,
     pooling: Pooling = "mean",
     dropout: Probability | None = None,
+    attention_dropout: Probability | None = 0.0,
     freeze_embeddings: bool = False,
     freeze_layers: Count = 0,
 ) -> Pretrained:
@@ -146,7 +154,8 @@ def packaged(
         sha256: Of `model.safetensors`; other weights are refused.
         max_length: Tokens after which a text is truncated.
         pooling: See `TextEncoder`.
-        dropout: Of units inside the transformer; None keeps what it was trained with.
+        dropout: Of states inside the transformer; None keeps what it was trained with.
+        attention_dropout: Of the attention's weights; likewise.
         freeze_embeddings: Keep the embeddings as they are.
         freeze_layers: Keep this many of the lowest layers as they are.
 
@@ -170,6 +179,7 @@ def packaged(
         max_length=max_length,
         pooling=pooling,
         dropout=dropout,
+        attention_dropout=attention_dropout,
         freeze_embeddings=freeze_embeddings,
         freeze_layers=freeze_layers,
     )
@@ -182,6 +192,7 @@ def hub(
     max_length: PositiveCount,
     pooling: Pooling = "mean",
     dropout: Probability | None = None,
+    attention_dropout: Probability | None = 0.0,
     freeze_embeddings: bool = False,
     freeze_layers: Count = 0,
 ) -> Pretrained:
@@ -194,7 +205,8 @@ def hub(
         revision: Commit, tag or branch; a commit makes runs reproducible.
         max_length: Tokens after which a text is truncated.
         pooling: See `TextEncoder`.
-        dropout: Of units inside the transformer; None keeps what it was trained with.
+        dropout: Of states inside the transformer; None keeps what it was trained with.
+        attention_dropout: Of the attention's weights; likewise.
         freeze_embeddings: Keep the embeddings as they are.
         freeze_layers: Keep this many of the lowest layers as they are.
 
@@ -207,6 +219,7 @@ def hub(
         max_length=max_length,
         pooling=pooling,
         dropout=dropout,
+        attention_dropout=attention_dropout,
         freeze_embeddings=freeze_embeddings,
         freeze_layers=freeze_layers,
     )
@@ -220,6 +233,7 @@ def tiny(
     layers: PositiveCount = 2,
     pooling: Pooling = "mean",
     dropout: Probability | None = None,
+    attention_dropout: Probability | None = 0.0,
     freeze_embeddings: bool = False,
     freeze_layers: Count = 0,
 ) -> Pretrained:
@@ -245,6 +259,7 @@ def tiny(
         max_length=max_length,
         pooling=pooling,
         dropout=dropout,
+        attention_dropout=attention_dropout,
         freeze_embeddings=freeze_embeddings,
         freeze_layers=freeze_layers,
     )
@@ -269,6 +284,7 @@ def _load(
     max_length: int,
     pooling: Pooling,
     dropout: float | None,
+    attention_dropout: float | None,
     freeze_embeddings: bool,
     freeze_layers: int,
 ) -> Pretrained:
@@ -310,6 +326,7 @@ def _load(
         max_length=max_length,
         pooling=pooling,
         dropout=dropout,
+        attention_dropout=attention_dropout,
         freeze_embeddings=freeze_embeddings,
         freeze_layers=freeze_layers,
     )
@@ -335,13 +352,13 @@ def _assemble(
     max_length: int,
     pooling: Pooling,
     dropout: float | None,
+    attention_dropout: float | None,
     freeze_embeddings: bool,
     freeze_layers: int,
 ) -> Pretrained:
     """An encoder ready to be trained, and a tokenizer that truncates and does not pad."""
     encoder = TextEncoder(backbone, pooling=pooling)
-    if dropout is not None:
-        encoder.set_dropout(dropout)
+    encoder.set_dropout(states=dropout, attention=attention_dropout)
     encoder.freeze(embeddings=freeze_embeddings, layers=freeze_layers)
     # Pretrained models come in evaluation mode, in which nothing is dropped.
     encoder.train()

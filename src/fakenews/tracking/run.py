@@ -13,11 +13,15 @@ from lightning.pytorch.loggers import Logger
 
 from fakenews.data.manifest import write_json
 from fakenews.errors import Interrupted, TrackingError
+from fakenews.provenance import all_packages, git
 from fakenews.tracking.folder import RunFolder
 from fakenews.tracking.mlflow import MLflowTracker, Status, flat
-from fakenews.tracking.provenance import all_packages, git
 
 log = logging.getLogger(__name__)
+
+# Names of the final metrics. Those of the best weights on validation must not mix with
+# the curves of the epochs, which are `val/...`.
+_FINAL = {"val": "best/val", "test": "test"}
 
 # What may differ when a run is resumed without a word.
 _FREE = ("resume", "trainer.max_time", "callbacks.stop.max_time")
@@ -117,7 +121,7 @@ class Run:
 
         Args:
             bundle: Folder.
-            metrics: Of each split; those that are undefined are left out.
+            metrics: Of `val` and `test`; those that are undefined are left out.
             register: Name of the model to register the bundle under, or None.
             tags: Of the registered version.
 
@@ -129,7 +133,7 @@ class Run:
         if self.logger is not None:
             self.logger.log_metrics(
                 {
-                    f"{split}/{name}": value
+                    f"{_FINAL[split]}/{name}": value
                     for split, values in metrics.items()
                     for name, value in values.items()
                 }

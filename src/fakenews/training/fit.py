@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
 from fakenews.data.dataset import Dataset
-from fakenews.engines import TfidfEngine, TorchEngine
+from fakenews.engines import Engine, TfidfEngine, TorchEngine
 from fakenews.errors import Interrupted
 from fakenews.evaluation.calibration import Calibration
 from fakenews.features.pipeline import FeaturePipeline
@@ -46,16 +46,7 @@ def fit_tfidf(cfg: DictConfig, dataset: Dataset) -> Fitted:
     """Fit the baseline, which has neither epochs nor features."""
     model: TfidfClassifier = instantiate(cfg.model)
     model.fit(dataset.part("train")["text"].tolist(), dataset.codes("train"))
-    predictor = Predictor(
-        engine=TfidfEngine(model),
-        tokenizer=None,
-        pad_id=0,
-        features=None,
-        cleaning=dataset.cleaning,
-        classes=dataset.classes,
-        calibration=Calibration(positive=dataset.positive),
-    )
-    return Fitted(predictor=predictor, model=model)
+    return Fitted(predictor=_predictor(TfidfEngine(model), dataset), model=model)
 
 
 def fit_network(
@@ -109,15 +100,31 @@ def fit_network(
     best: ModelCheckpoint = callbacks["best"]
     model.load_state_dict(read_checkpoint(best.best_model_path)["state_dict"])
     return Fitted(
-        predictor=Predictor(
-            engine=TorchEngine(model.network, device=str(trainer.strategy.root_device)),
-            tokenizer=None if pretrained is None else pretrained.tokenizer,
-            pad_id=0 if pretrained is None else pretrained.encoder.pad_id,
+        predictor=_predictor(
+            TorchEngine(model.network, device=str(trainer.strategy.root_device)),
+            dataset,
             features=features,
-            cleaning=dataset.cleaning,
-            classes=dataset.classes,
-            calibration=Calibration(positive=dataset.positive),
+            pretrained=pretrained,
         ),
         model=model,
         history=history,
+    )
+
+
+def _predictor(
+    engine: Engine,
+    dataset: Dataset,
+    *,
+    features: FeaturePipeline | None = None,
+    pretrained: Pretrained | None = None,
+) -> Predictor:
+    """What predicts with a fitted model; not calibrated yet."""
+    return Predictor(
+        engine=engine,
+        tokenizer=None if pretrained is None else pretrained.tokenizer,
+        pad_id=0 if pretrained is None else pretrained.encoder.pad_id,
+        features=features,
+        cleaning=dataset.cleaning,
+        classes=dataset.classes,
+        calibration=Calibration(positive=dataset.positive),
     )

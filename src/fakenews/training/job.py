@@ -34,9 +34,9 @@ from fakenews.inference.evaluate import evaluate_frame
 from fakenews.launch import is_main_process
 from fakenews.models.tfidf import TfidfClassifier
 from fakenews.predictor import Predictor
+from fakenews.provenance import SHAPE_MODELS, versions
 from fakenews.tracking.folder import RunFolder
 from fakenews.tracking.mlflow import MLflowTracker
-from fakenews.tracking.provenance import versions
 from fakenews.tracking.run import Run
 from fakenews.training.fit import Fitted, fit
 from fakenews.training.process import tune_process
@@ -235,6 +235,12 @@ def conclude(
     _check_bundle(bundle, dataset, outputs["val"])
     console = Console()
     console.print(f"[bold]{shown}[/bold]", table(evaluations[shown]))
+    for name in evaluations[shown].never_decided:
+        log.warning(
+            "the model never decides for %s: try model.class_weights=balanced, another "
+            "optimizer.lr or more epochs",
+            name,
+        )
     return bundle, evaluations
 
 
@@ -285,7 +291,7 @@ def bundle_content(
             "config": plain(cfg),
             "run_id": run.mlflow_id,
             "commit": run.commit,
-            "versions": versions(),
+            "versions": versions(*SHAPE_MODELS),
         },
     )
 

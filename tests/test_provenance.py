@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fakenews.tracking.provenance import all_packages, git, versions
+from fakenews.provenance import all_packages, git, versions
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_outside_a_repository_there_is_nothing(
 
 
 def test_versions_are_those_that_run() -> None:
-    found = versions()
+    found = versions("torch", "airflow")
     assert found["python"] == platform.python_version()
     assert found["torch"] == importlib.metadata.version("torch")
     assert "airflow" not in found

@@ -6,26 +6,35 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = (
+SHAPE_DATA = (
     "fakenews",
+    "datasketch",
+    "ftfy",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+)
+"""Packages whose version may change what is read, grouped or split."""
+
+SHAPE_MODELS = (
+    *SHAPE_DATA,
     "torch",
     "lightning",
     "transformers",
     "tokenizers",
     "spacy",
-    "numpy",
-    "pandas",
-    "scikit-learn",
     "hydra-core",
     "mlflow",
     "optuna",
 )
+"""Packages whose version may change what is trained."""
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that shape a model."""
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of Python and of those of `packages` that are installed."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
