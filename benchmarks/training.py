@@ -2,41 +2,31 @@
 
     python benchmarks/training.py --data news.csv --text headline --label outcome
 
-All ways run in this process, on the same rows, from the same encoder weights, one after
-the other in an order that rotates, several times over. See README.md beside this file.
+All ways run on the same rows, from the same encoder weights, each in a process of its own,
+one after the other in an order that rotates, several times over. See README.md beside this
+file.
 """
 
 import argparse
+import importlib.util
 import json
-import logging
 import os
 import platform
 import sys
-import tempfile
 import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-# Before torch: it says how OpenMP's threads wait, for all ways alike.
-import fakenews.cli  # noqa: F401
-
-# isort: split
-import numpy as np
 import torch
 import transformers
-from hydra.utils import execution_whitelist
 from rich.console import Console
 from rich.table import Table
-from sklearn.metrics import average_precision_score
 from tqdm import tqdm
-from training_ways import WAYS, Job, Pass, run
-
-from fakenews.config import TARGETS
-from fakenews.errors import FakeNewsError
-from fakenews.training.process import tune_process
+from training_ways import WAYS, Pass
+from training_worker import Facts, Worker, WorkerError
 
 RATIOS = {
     "bare loop": 0.97,
@@ -51,17 +41,11 @@ RATIOS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables, and write them as JSON."""
     options = _options(arguments)
-    # For all ways alike what train.py sets; before any thread starts, as threads inherit it.
-    tune_process()
     torch.set_num_threads(options.threads)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
     console = Console()
-    with tempfile.TemporaryDirectory() as folder, execution_whitelist(TARGETS):
-        job = Job(_overrides(options), rows=options.rows or None, folder=Path(folder))
-        result = quality(job, options) if options.quality else speed(job, options)
+    with _workers(options) as workers:
+        measure = quality if options.quality else speed
+        result = measure(workers, options)
     console.print(_quality_table(result) if options.quality else _speed_table(result))
     if not options.quality and "ours" in options.ways:
         console.print(_ratio_table(result))
@@ -83,7 +67,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=3, help="for --quality")
     parser.add_argument("--json", type=Path, help="write the result to this file")
     parser.add_argument("override", nargs="*", help="of conf/train.yaml: KEY=VALUE")
-    return parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
+    theirs = [name for name in options.ways if name.startswith("HF")]
+    if theirs and importlib.util.find_spec("accelerate") is None:
+        parser.error(f"{theirs[0]} needs accelerate: pip install -e '.[bench]'")
+    return options
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -98,8 +86,26 @@ def _overrides(options: argparse.Namespace) -> list[str]:
     return ["data=csv", f"data.path={path}", *columns, *options.override]
 
 
-def speed(job: Job, options: argparse.Namespace) -> dict[str, Any]:
+@contextmanager
+def _workers(options: argparse.Namespace) -> Iterator[dict[str, Worker]]:
+    """A process for each way, started one after the other, as each uses all threads."""
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(
+                Worker(
+                    name,
+                    overrides=_overrides(options),
+                    rows=options.rows or None,
+                    threads=options.threads,
+                )
+            )
+            for name in tqdm(options.ways, "start", unit="process", leave=False)
+        }
+
+
+def speed(workers: dict[str, Worker], options: argparse.Namespace) -> dict[str, Any]:
     """Rows/s of each way in each repeat, and the share of the processor's peak."""
+    facts = next(iter(workers.values())).facts
     passes: dict[str, list[Pass]] = {name: [] for name in options.ways}
     peaks = []
     with tqdm(total=len(passes) * (options.repeats + 1), unit="pass") as bar:
@@ -109,57 +115,44 @@ def speed(job: Job, options: argparse.Namespace) -> dict[str, Any]:
             for name in [*options.ways[turn:], *options.ways[:turn]]:
                 bar.set_description(name)
                 if repeat == 0:
-                    run(name, job, threads=options.threads, steps=options.warmup)
+                    workers[name].run(steps=options.warmup)
                 else:
-                    passes[name].append(run(name, job, threads=options.threads))
+                    passes[name].append(workers[name].run())
                 bar.update()
     peak = max(peaks)
-    real = training_flops(job, [(1, int(length)) for length in job.train.lengths])
+    real = training_flops(facts, [(1, length) for length in facts.lengths])
     ways = {}
     for name, found in passes.items():
-        if any(one.rows != len(job.train) for one in found):
+        if any(one.rows != len(facts.lengths) for one in found):
             raise RuntimeError(f"{name} did not train on every row once")
         rates = [one.rows / one.seconds for one in found]
-        padded = [training_flops(job, one.shapes) / one.seconds for one in found]
+        padded = [training_flops(facts, one.shapes) / one.seconds for one in found]
         ways[name] = {
             "rows_per_second": rates,
             "rows_per_cpu_second": [one.rows / one.cpu_seconds for one in found],
-            "padding": 1 - job.train.lengths.sum() / sum(b * t for b, t in found[0].shapes),
+            "padding": 1 - sum(facts.lengths) / sum(b * t for b, t in found[0].shapes),
             "peak_fraction_padded": median(padded) / peak,
             "peak_fraction_real": median(real / one.seconds for one in found) / peak,
         }
     return {
         "machine": machine(options.threads) | {"matrix_product_flops": peak},
-        "rows": len(job.train),
-        "mean_tokens": float(job.train.lengths.mean()),
+        "rows": len(facts.lengths),
+        "mean_tokens": sum(facts.lengths) / len(facts.lengths),
         "ways": ways,
     }
 
 
-def quality(job: Job, options: argparse.Namespace) -> dict[str, Any]:
+def quality(workers: dict[str, Worker], options: argparse.Namespace) -> dict[str, Any]:
     """Average precision on the test split after equally many epochs of each way."""
-    test = job.columns("test")
-    positive = job.dataset.classes.index(job.dataset.positive)
-    order = np.argsort(test.lengths, kind="stable")
-    ways = {}
-    for name in tqdm(options.ways, unit="way"):
-        found = run(name, job, threads=options.threads, epochs=options.epochs)
-        with torch.inference_mode():
-            batches = [
-                test.__getitems__(rows) for rows in np.split(order, range(64, len(order), 64))
-            ]
-            scores = torch.cat([found.logits(batch).softmax(1) for batch in batches])
-        ways[name] = {
-            "average_precision": float(
-                average_precision_score(
-                    test.labels[order] == positive, scores[:, positive].numpy()
-                )
-            )
-        }
+    facts = next(iter(workers.values())).facts
+    ways = {
+        name: {"average_precision": worker.run(epochs=options.epochs, test=True).score}
+        for name, worker in tqdm(workers.items(), unit="way")
+    }
     return {
         "machine": machine(options.threads),
-        "rows": len(job.train),
-        "test_rows": len(test),
+        "rows": len(facts.lengths),
+        "test_rows": facts.test_rows,
         "epochs": options.epochs,
         "ways": ways,
     }
@@ -176,23 +169,22 @@ def matrix_product_peak(size: int = 2048, repeats: int = 10) -> float:
     return 2 * size**3 / min(seconds)
 
 
-def training_flops(job: Job, shapes: Sequence[tuple[int, int]]) -> float:
+def training_flops(facts: Facts, shapes: Sequence[tuple[int, int]]) -> float:
     """FLOPs of the encoder's matrix products, forward and backward.
 
     A multiplication with an addition counts as two; the backward pass makes two products
     for each of the forward pass. Embeddings, norms, softmax and the head are left out.
 
     Args:
-        job: Has the encoder.
+        facts: Have the encoder's sizes.
         shapes: B and T of each batch.
     """
-    config = job.pretrained.encoder.backbone.config
-    width, inner = config.hidden_size, config.intermediate_size
+    width, inner = facts.width, facts.inner_width
     forward = 0
     for rows, tokens in shapes:
         projections = 2 * tokens * (4 * width * width + 2 * width * inner)
         attention = 2 * 2 * tokens * tokens * width
-        forward += rows * config.num_hidden_layers * (projections + attention)
+        forward += rows * facts.layers * (projections + attention)
     return 3.0 * forward
 
 
@@ -268,5 +260,5 @@ def _quality_table(result: dict[str, Any]) -> Table:
 if __name__ == "__main__":
     try:
         main()
-    except FakeNewsError as error:
+    except WorkerError as error:
         sys.exit(f"error: {error}")

@@ -23,6 +23,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -53,12 +54,14 @@ class Pass:
         cpu_seconds: Of all threads, in the same time.
         shapes: B and T of each batch that the encoder was trained on in that epoch.
         logits: Logits [B, C] of a batch by the trained model.
+        score: Average precision on the test split, if asked for.
     """
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     shapes: list[tuple[int, int]] = field(default_factory=list)
     logits: Logits | None = None
+    score: float | None = None
     _started: tuple[float, float] = (0.0, 0.0)
 
     @property
@@ -373,6 +376,25 @@ WAYS: dict[str, Callable[..., Pass]] = {
     ),
     "seed tutorial": seed_tutorial,
 }
+
+
+TUNED = ("ours", "bare loop")
+"""Those that run in a process as `train.py` sets it up."""
+
+
+def average_precision(job: Job, found: Pass) -> float:
+    """Of the trained model, on the test split."""
+    if found.logits is None:
+        raise ValueError("the pass has no model")
+    test = job.columns("test")
+    positive = job.dataset.classes.index(job.dataset.positive)
+    order = np.argsort(test.lengths, kind="stable")
+    parts = np.split(order, range(64, len(order), 64))
+    with torch.inference_mode():
+        scores = torch.cat([found.logits(test.__getitems__(rows)).softmax(1) for rows in parts])
+    return float(
+        average_precision_score(test.labels[order] == positive, scores[:, positive].numpy())
+    )
 
 
 def run(
