@@ -47,6 +47,7 @@ def settings(arguments: argparse.Namespace) -> Iterator[Setting]:
                     f"data.path={train}",
                     f"data.test_path={test}",
                     f"model={model}",
+                    "trainer.max_epochs=4",
                 ),
             )
 

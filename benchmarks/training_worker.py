@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import multiprocessing
-import os
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -19,8 +18,6 @@ from training_ways import TUNED, Job, Pass, average_precision, run
 from fakenews.config import TARGETS
 from fakenews.errors import FakeNewsError
 from fakenews.training.process import tune_process
-
-_WAITING = "OMP_WAIT_POLICY"
 
 
 class WorkerError(Exception):
@@ -49,8 +46,8 @@ class Facts:
 class Worker:
     """Trains in one way, in a process of its own.
 
-    What `train.py` sets for its process (how threads wait, freed memory, denormal numbers)
-    is set for this project's ways alone: nobody else's user has it.
+    What `train.py` sets for its process (freed memory is kept, denormal numbers are 0) is
+    set for this project's ways alone: nobody else's user has it.
 
     Args:
         name: In `training_ways.WAYS`.
@@ -70,14 +67,7 @@ class Worker:
         self._process = context.Process(
             target=_work, args=(theirs, name, list(overrides), rows, threads), daemon=True
         )
-        # Read when the new process loads torch; `fakenews.cli` sets it for train.py.
-        before = os.environ.pop(_WAITING, None)
-        if name in TUNED:
-            os.environ[_WAITING] = "PASSIVE"
         self._process.start()
-        os.environ.pop(_WAITING, None)
-        if before is not None:
-            os.environ[_WAITING] = before
         theirs.close()
         self.facts: Facts = self._answer()
 

@@ -31,9 +31,11 @@ log = logging.getLogger(__name__)
 
 register_resolvers()
 
-# OpenMP's threads burn their core while they wait; with another process on the machine
-# that slows a training tenfold, and without one it gains nothing. Read when torch loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# OpenMP's threads burn their core while they wait. On a machine of one's own that makes a
+# training some per cent faster; beside other work, several times slower. Read when torch
+# loads.
+if os.getloadavg()[0] > 0.5:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # What a user can mend outside: a full disk, a folder that may not be written.
 _MENDABLE = {

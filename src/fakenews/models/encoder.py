@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fakenews.bounds import Count, PositiveCount, Probability
 from fakenews.errors import ConfigError, EncoderError
+from fakenews.models.attention import use_short_attention
 from fakenews.models.dropout import replace_dropout
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class TextEncoder(nn.Module):
     """A transformer whose token states are pooled into one vector a text.
 
     Args:
-        backbone: A Hugging Face encoder that returns `last_hidden_state`; its dropout is
-            replaced by one that is fast on a CPU.
+        backbone: A Hugging Face encoder that returns `last_hidden_state`; its dropout and
+            attention are replaced by ones that are fast on a CPU.
         pooling: `mean` over the real tokens, or the `cls` (first) token.
     """
 
@@ -43,6 +44,7 @@ class TextEncoder(nn.Module):
         if pooling not in ("mean", "cls"):
             raise ConfigError(f"encoder.pooling is {pooling!r}: choose mean or cls")
         replace_dropout(backbone)
+        use_short_attention(backbone)
         # Any: transformers annotates what its models call and hold only in part.
         self.backbone: Any = backbone
         self.pooling = pooling
