@@ -96,7 +96,7 @@ def table(path: Path, rows: int, *, classes: list[str], seed: int = 0) -> Path:
         {
             "tweet": [f"topic{c} " + " ".join(w) for c, w in zip(codes, words, strict=True)],
             "kind": [classes[code] for code in codes],
-            "shares": codes + generator.normal(size=rows),
+            "shares": 4 * codes + generator.normal(size=rows),
             "source": generator.choice(["web", "print, daily", "été"], rows),
         }
     ).to_csv(path, index=False)
@@ -151,7 +151,7 @@ def test_extra_columns_become_features(job: Job, tmp_path: Path):
     predictor = Predictor.load(folder / "bundle")
     assert predictor.columns == ["shares", "source"]
     rows = pd.DataFrame(
-        {"text": ["1 2 3"] * 2, "shares": [-3.0, 4.0], "source": ["web", "new"]}
+        {"text": ["topic 1 2 3 4 5 6"] * 2, "shares": [0.0, 4.0], "source": ["web", "new"]}
     )
     assert [found.label for found in predictor.predict(rows)] == ["no", "yes"]
 
