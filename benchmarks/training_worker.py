@@ -90,6 +90,9 @@ class Worker:
         return self
 
     def __exit__(self, *error: object) -> None:
+        # Without a listener it ends by itself, unless it is in the middle of a pass.
+        self._connection.close()
+        self._process.join(timeout=5)
         self._process.terminate()
         self._process.join()
 
