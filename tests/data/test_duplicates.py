@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakenews.data.duplicates import duplicate_groups
+from fakenews.data.duplicates import duplicate_groups, group_sketches, sketch
 
 _TEXTS = [
     "The mayor of the city said that the bridge would be closed until Monday",
@@ -51,6 +54,26 @@ def test_chains_join_what_is_further_apart() -> None:
     assert len(set(duplicate_groups(chain).tolist())) == 1
 
 
+def test_a_template_of_many_rows_is_one_group() -> None:
+    texts = [f"Weather for tomorrow in the whole of the county number {i}" for i in range(500)]
+    assert len(set(duplicate_groups(texts).tolist())) == 1
+
+
+def test_parts_sketched_apart_and_grouped_on_disk_give_the_same(tmp_path: Path) -> None:
+    texts = [
+        f"{word} {i % 40} and the rest of a headline" for i, word in enumerate(_TEXTS * 30)
+    ]
+    parts = [sketch(texts[start : start + 50], threshold=0.8) for start in range(0, 240, 50)]
+    with duckdb.connect(str(tmp_path / "groups.duckdb")) as database:
+        database.execute("SET memory_limit = '64MB'")
+        database.register("sketch", pa.concat_tables(reversed(parts)))
+        group_sketches(database, threshold=0.8)
+        group_of = dict(database.execute("SELECT key, grp FROM duplicate_group").fetchall())
+    keys = [key for part in parts for key in part["key"].to_pylist()]
+    assert [group_of.get(key, key) for key in keys] == duplicate_groups(texts).tolist()
+    assert 1 < len(set(group_of.values())) < len(set(keys))
+
+
 def test_numbers_do_not_follow_the_order_of_rows() -> None:
     order = np.random.default_rng(0).permutation(len(_TEXTS))
     shuffled = duplicate_groups([_TEXTS[i] for i in order])
@@ -76,6 +99,7 @@ def test_same_in_every_process() -> None:
     assert found == {f"{duplicate_groups(_TEXTS).tolist()}\n"}
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(max_size=12), max_size=8))
 def test_any_texts_are_grouped_with_their_copies(texts: list[str]) -> None:
     groups = duplicate_groups(texts + texts)
