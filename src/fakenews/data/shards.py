@@ -1,0 +1,408 @@
+"""The manifest of a prepared dataset: what its shards are, hold, and were made from.
+
+    ROOT/manifest.json
+    ROOT/audit.json
+    ROOT/{train,val,test}/00000.parquet ...
+
+The manifest is written last. So a folder without one is no dataset (yet), and a folder
+with one is whole, or says by name what is missing or changed.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from itertools import chain
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from fakenews.data.storage import Storage
+from fakenews.errors import DataError
+
+FORMAT = 1
+"""Version of the layout of a prepared dataset."""
+
+MANIFEST = "manifest.json"
+AUDIT = "audit.json"
+SPLITS = ("train", "val", "test")
+
+# Enough to keep a disk or a connection busy; hashing leaves the other cores free.
+_READERS = 4
+_FAULTS_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One Parquet file of a prepared dataset.
+
+    Attributes:
+        path: Relative to the dataset's root, as in `train/00000.parquet`.
+        rows: Its rows.
+        row_groups: Rows of each of its row groups, in order.
+        bytes: Its size.
+        sha256: Of its content, in hexadecimal.
+    """
+
+    path: str
+    rows: int
+    row_groups: tuple[int, ...]
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a prepared dataset is; the content of `manifest.json`.
+
+    Attributes:
+        fingerprint: SHA-256 over the hashes of the inputs and the settings.
+        inputs: Each file read: `role`, `path`, `sha256`, `bytes`, `mtime_ns`, `rows`,
+            `encoding`.
+        settings: How it was read, split and sharded.
+        classes: Sorted class names.
+        positive: The class of interest.
+        numeric: Extra columns that are numeric features.
+        categorical: Extra columns that are categorical features.
+        counts: Split -> class -> rows.
+        dropped: Reason -> rows left out.
+        quarantined: Rows that failed validation and were set aside.
+        repaired: Texts in which a wrong decoding was undone.
+        clipped: Texts cut to the longest length.
+        tokenizer: `sha256` of the tokenizer's JSON and `max_length` of the stored token
+            ids; None when there are none.
+        entities: The spaCy model whose entities were counted; None when none were.
+        statistics: Of the training rows: `mean`, `scale`, `missing`, `categories`.
+        shards: Split -> its shards, in order.
+        versions: Of the packages that shape the data.
+        commit: Of the code; None when unknown.
+    """
+
+    fingerprint: str
+    inputs: list[dict[str, Any]]
+    settings: dict[str, Any]
+    classes: list[str]
+    positive: str
+    numeric: list[str]
+    categorical: list[str]
+    counts: dict[str, dict[str, int]]
+    dropped: dict[str, int]
+    quarantined: int
+    repaired: int
+    clipped: int
+    tokenizer: dict[str, Any] | None
+    entities: dict[str, Any] | None
+    statistics: dict[str, Any]
+    shards: dict[str, list[Shard]]
+    versions: dict[str, str]
+    commit: str | None
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 of what is trained on: every shard's path and content."""
+        digest = hashlib.sha256()
+        for shard in chain.from_iterable(self.shards.get(split, []) for split in SPLITS):
+            digest.update(f"{shard.path} {shard.sha256}\n".encode())
+        return digest.hexdigest()
+
+    def rows(self, split: str) -> int:
+        """Rows of a split; 0 when the dataset has none of it."""
+        return sum(shard.rows for shard in self.shards.get(split, []))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types only; `from_json` gives an equal manifest."""
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
+        content["shards"] = {
+            split: [{**vars(shard), "row_groups": list(shard.row_groups)} for shard in shards]
+            for split, shards in self.shards.items()
+        }
+        return {"format": FORMAT, **content}
+
+    @classmethod
+    def from_json(cls, data: object) -> "Manifest":
+        """The manifest that `to_json` gave.
+
+        Raises:
+            DataError: A field is missing, unknown, of the wrong type, or contradicts
+                another, or the format is of another version; all faults are named.
+        """
+        if not isinstance(data, dict):
+            raise DataError("it is not a JSON object")
+        if data.get("format") != FORMAT:
+            raise DataError(
+                f"its format is {data.get('format')!r}, and this version reads {FORMAT}: "
+                "prepare again, or use the version that made it"
+            )
+        if faults := list(_object_faults(data, _FIELDS, "")):
+            raise DataError(faults)
+        content = {name: value for name, value in data.items() if name != "format"}
+        content["shards"] = {
+            split: [Shard(**{**s, "row_groups": tuple(s["row_groups"])}) for s in shards]
+            for split, shards in data["shards"].items()
+        }
+        manifest = cls(**content)
+        if faults := list(_contradictions(manifest)):
+            raise DataError(faults)
+        return manifest
+
+
+def read_manifest(storage: Storage) -> Manifest:
+    """The manifest of the dataset in `storage`.
+
+    Raises:
+        DataError: There is none, it is damaged or of another format, or it cannot be read.
+    """
+    if storage.size(MANIFEST) is None:
+        raise DataError(
+            f"{storage.url} has no {MANIFEST}: it is no prepared dataset, or preparing it was "
+            f"interrupted; run scripts/prepare.py with out={storage.url} (again)"
+        )
+    content = storage.read_bytes(MANIFEST)
+    try:
+        data = json.loads(content, parse_constant=_refuse_constant)
+    except ValueError as error:  # also of bytes that are no UTF-8
+        raise DataError(
+            f"{storage.url}/{MANIFEST} is damaged ({error}): restore it, or prepare again"
+        ) from error
+    try:
+        return Manifest.from_json(data)
+    except DataError as error:
+        raise DataError(
+            [f"{storage.url}/{MANIFEST}: {fault}" for fault in error.faults]
+        ) from None
+
+
+def write_manifest(storage: Storage, manifest: Manifest) -> None:
+    """Write the manifest, whole or not at all; equal manifests give equal bytes.
+
+    Raises:
+        ValueError: A number is not finite, which JSON cannot write.
+        DataError: It contradicts itself, or cannot be written.
+    """
+    text = json.dumps(
+        manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False, sort_keys=True
+    )
+    # What could not be read again must not be written.
+    Manifest.from_json(json.loads(text))
+    storage.write_bytes(MANIFEST, f"{text}\n".encode())
+
+
+def verify(
+    storage: Storage,
+    manifest: Manifest,
+    *,
+    level: Literal["size", "hash"],
+    progress: bool = False,
+) -> None:
+    """Check that the shards are those of the manifest.
+
+    Args:
+        storage: Of the dataset.
+        manifest: Its manifest.
+        level: `size` asks the storage for sizes only; `hash` reads every byte.
+        progress: Show a bar while bytes are read.
+
+    Raises:
+        DataError: A shard is missing, of another size or content, or a split's folder has
+            a file that is none of the shards; the first faults, and how many there are.
+    """
+    expected = {
+        shard.path: shard
+        for shard in chain.from_iterable(manifest.shards.get(split, []) for split in SPLITS)
+    }
+    found = {path: size for split in SPLITS for path, size in _listed(storage, split).items()}
+    faults = {path: "is missing" for path in expected if path not in found}
+    faults |= {path: "is no file of this dataset" for path in found if path not in expected}
+    faults |= {
+        path: f"has {found[path]:,} bytes, not {shard.bytes:,}"
+        for path, shard in expected.items()
+        if path in found and found[path] != shard.bytes
+    }
+    if level == "hash":
+        sound = [shard for path, shard in expected.items() if path not in faults]
+        faults |= _changed(storage, sound, progress=progress)
+    if faults:
+        shown = [f"{path} {fault}" for path, fault in sorted(faults.items())]
+        more = len(shown) - _FAULTS_SHOWN
+        raise DataError(
+            f"{storage.url} is not the dataset of its {MANIFEST}: "
+            + ", ".join(shown[:_FAULTS_SHOWN])
+            + (f" and {more:,} more" if more > 0 else "")
+            + "; restore the files, or prepare again"
+        )
+
+
+def _listed(storage: Storage, split: str) -> dict[str, int]:
+    return {
+        path: size for path, size in storage.list(split).items() if path.startswith(f"{split}/")
+    }
+
+
+def _changed(storage: Storage, shards: list[Shard], *, progress: bool) -> dict[str, str]:
+    """Of shards of the right size, those of other content."""
+    changed: dict[str, str] = {}
+    bar = tqdm(
+        total=sum(shard.bytes for shard in shards),
+        desc="verify shards",
+        unit="B",
+        unit_scale=True,
+        delay=1,
+        leave=False,
+        disable=not progress,
+    )
+    with bar, ThreadPoolExecutor(_READERS, thread_name_prefix="verify") as pool:
+        digests = pool.map(lambda shard: storage.sha256(shard.path), shards)
+        for shard, digest in zip(shards, digests, strict=True):
+            bar.update(shard.bytes)
+            if digest != shard.sha256:
+                changed[shard.path] = "has other content (its sha256 differs)"
+    return changed
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _contradictions(manifest: Manifest) -> Iterator[str]:
+    if manifest.positive not in manifest.classes:
+        yield f"positive: {manifest.positive!r} is not in classes"
+    columns = [*manifest.numeric, *manifest.categorical]
+    for column in sorted({column for column in columns if columns.count(column) > 1}):
+        yield f"numeric, categorical: {column!r} is named twice"
+    for split, shards in manifest.shards.items():
+        for number, shard in enumerate(shards):
+            at = f"shards.{split}[{number}]"
+            if not re.fullmatch(rf"{re.escape(split)}/[\w-]+\.parquet", shard.path):
+                yield f"{at}.path: {shard.path!r} is not in the folder {split}"
+            if sum(shard.row_groups) != shard.rows:
+                yield f"{at}.row_groups: they have not the shard's {shard.rows} rows together"
+        counted = sum(manifest.counts.get(split, {}).values())
+        if counted != manifest.rows(split):
+            yield (
+                f"counts.{split}: {counted} rows, and the shards have {manifest.rows(split)}"
+            )
+        if unknown := manifest.counts.get(split, {}).keys() - set(manifest.classes):
+            yield f"counts.{split}: {sorted(unknown)} are not in classes"
+
+
+# A test of a value, and what it expects in words.
+_Test = tuple[Callable[[Any], bool], str]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _is_texts(value: Any) -> bool:
+    return (
+        isinstance(value, list) and all(map(_is_text, value)) and len(set(value)) == len(value)
+    )
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    )
+
+
+def _mapping_of(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(test, value.values()))
+
+
+def _list_of(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(test, value))
+
+
+def _fits(tests: Mapping[str, _Test]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and not any(_object_faults(value, tests, ""))
+
+
+def _or_none(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or test(value)
+
+
+_COUNT: _Test = (_is_count, "a whole number of at least 0")
+_TEXT: _Test = (_is_text, "a string")
+_TEXTS: _Test = (_is_texts, "a list of different strings")
+_HASH: _Test = (_is_hash, "a SHA-256 of 64 hexadecimal digits")
+_COUNTS: _Test = (_mapping_of(_is_count), "an object of whole numbers of at least 0")
+_NUMBERS: _Test = (_mapping_of(_is_number), "an object of finite numbers")
+
+_SHARD: dict[str, _Test] = {
+    "path": _TEXT,
+    "rows": _COUNT,
+    "row_groups": (_list_of(_is_count), "a list of whole numbers of at least 0"),
+    "bytes": _COUNT,
+    "sha256": _HASH,
+}
+_TOKENIZER: dict[str, _Test] = {"sha256": _HASH, "max_length": _COUNT}
+_ENTITIES: dict[str, _Test] = {
+    "model": _TEXT,
+    "version": _TEXT,
+    "spacy_version": _TEXT,
+    "labels": _TEXTS,
+}
+_STATISTICS: dict[str, _Test] = {
+    "mean": _NUMBERS,
+    "scale": _NUMBERS,
+    "missing": _TEXTS,
+    "categories": (_mapping_of(_is_texts), "an object of lists of different strings"),
+}
+_FIELDS: dict[str, _Test] = {
+    "format": _COUNT,
+    "fingerprint": _HASH,
+    "inputs": (_list_of(_is_object), "a list of objects"),
+    "settings": (_is_object, "an object"),
+    "classes": _TEXTS,
+    "positive": _TEXT,
+    "numeric": _TEXTS,
+    "categorical": _TEXTS,
+    "counts": (
+        lambda value: _mapping_of(_mapping_of(_is_count))(value) and value.keys() <= {*SPLITS},
+        "an object of train, val and test, each an object of counts",
+    ),
+    "dropped": _COUNTS,
+    "quarantined": _COUNT,
+    "repaired": _COUNT,
+    "clipped": _COUNT,
+    "tokenizer": (_or_none(_fits(_TOKENIZER)), "null, or an object of sha256 and max_length"),
+    "entities": (
+        _or_none(_fits(_ENTITIES)),
+        "null, or an object of model, version, spacy_version and labels",
+    ),
+    "statistics": (_fits(_STATISTICS), "an object of mean, scale, missing and categories"),
+    "shards": (
+        lambda value: _mapping_of(_list_of(_fits(_SHARD)))(value) and value.keys() <= {*SPLITS},
+        "an object of train, val and test, each a list of shards",
+    ),
+    "versions": (_mapping_of(_is_text), "an object of strings"),
+    "commit": (_or_none(_is_text), "null or a string"),
+}
+
+
+def _object_faults(
+    data: Mapping[str, Any], tests: Mapping[str, _Test], path: str
+) -> Iterator[str]:
+    for name in data:
+        if name not in tests:
+            yield f"{path}{name}: unknown field"
+    for name, (test, expected) in tests.items():
+        if name not in data:
+            yield f"{path}{name}: missing"
+        elif not test(data[name]):
+            yield f"{path}{name}: must be {expected}"
