@@ -6,7 +6,8 @@ gives the same numbers alone as in a batch.
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from fakenews.errors import ConfigError, DataError, FeatureError
 from fakenews.features.entities import EntityCounter, spacy_version
 from fakenews.features.state import EntityState, FeatureState
+from fakenews.features.statistics import Statistics
 from fakenews.features.tabular import (
     HEADLINE_COUNTS,
     HEADLINE_FEATURES,
@@ -33,6 +35,32 @@ _log = logging.getLogger(__name__)
 _CLIP = 10.0
 _RESERVED = frozenset({"raw", "text", "label", "file", "row"})
 _COUNT_COLUMNS = [name in HEADLINE_COUNTS for name in HEADLINE_FEATURES]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RawFeatures:
+    """What is read off N rows one by one, before anything learnt from others is applied.
+
+    Attributes:
+        headline: float32 [N, `len(HEADLINE_FEATURES)`]; [N, 0] without them.
+        entities: int16 [N, L].
+        numeric: float64 [N, M], NaN for a gap.
+        categories: By column, the N values; a missing one is the empty string.
+    """
+
+    headline: NDArray[np.float32]
+    entities: NDArray[np.int16]
+    numeric: NDArray[np.float64]
+    categories: Mapping[str, Sequence[str]]
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """Features to be standardised, [N, S]: of counts the logarithm of 1 + count."""
+        headline = self.headline.astype(np.float64)
+        if headline.shape[1]:
+            headline[:, _COUNT_COLUMNS] = np.log1p(headline[:, _COUNT_COLUMNS])
+        entities = np.log1p(self.entities.astype(np.float64))
+        return np.concatenate([headline, entities, self.numeric], axis=1)
 
 
 class FeaturePipeline:
@@ -97,23 +125,47 @@ class FeaturePipeline:
         """
         if len(frame) == 0:
             raise DataError("no training rows to fit features on; check the split")
-        texts, numeric_NM = self._read(frame)
-        mean_S, scale_S = _statistics(self._values(texts, numeric_NM, progress=progress))
+        raw = self.extract(frame, progress=progress)
+        return self.fit_statistics(
+            Statistics.of(raw.values),
+            missing=[
+                name
+                for name, column_N in zip(self.numeric, raw.numeric.T, strict=True)
+                if np.isnan(column_N).any()
+            ],
+            categories={
+                name: frequent(Counter(values)) for name, values in raw.categories.items()
+            },
+            entities=self._entity_state(),
+        )
+
+    def fit_statistics(
+        self,
+        statistics: Statistics,
+        *,
+        missing: Sequence[str],
+        categories: Mapping[str, Sequence[str]],
+        entities: EntityState | None,
+    ) -> Self:
+        """Learn from what is already known of the training split; needs no spaCy.
+
+        Args:
+            statistics: Of `RawFeatures.values` of the training rows.
+            missing: Numeric columns with gaps.
+            categories: By categorical column, its values, the most frequent first.
+            entities: The model that counted the entities, or None.
+        """
         self._state = FeatureState(
             headline=self.headline,
-            entities=self._entity_state(),
+            entities=entities,
             numeric=self.numeric,
-            numeric_missing=tuple(
-                name
-                for name, column_N in zip(self.numeric, numeric_NM.T, strict=True)
-                if np.isnan(column_N).any()
-            ),
+            numeric_missing=tuple(name for name in self.numeric if name in missing),
             categories={
-                name: _frequent(_categories(frame[name]), self.max_categories)
+                name: tuple(sorted(categories[name][: self.max_categories]))
                 for name in self.categorical
             },
-            mean=tuple(mean_S.tolist()),
-            scale=tuple(scale_S.tolist()),
+            mean=tuple(statistics.mean.tolist()),
+            scale=tuple(statistics.scale.tolist()),
         )
         return self
 
@@ -137,20 +189,49 @@ class FeaturePipeline:
                 has other labels than at training.
         """
         state = self._fitted()
-        texts, numeric_NM = self._read(frame)
+        raw = self.extract(frame, progress=progress)
         if self.counter and state.entities and self.counter.labels != state.entities.labels:
             raise FeatureError(
                 f"spaCy model {self.counter.model!r} {self.counter.version} has other entity "
                 f"labels than version {state.entities.version}, which the features were "
                 "fitted with; install that version"
             )
-        values_NS = self._values(texts, numeric_NM, progress=progress)
-        columns = [_standardise(values_NS, np.array(state.mean), np.array(state.scale))]
+        return self.apply(raw)
+
+    def extract(self, frame: "pd.DataFrame", *, progress: bool = False) -> RawFeatures:
+        """What `transform` reads off each row: the part that takes time, and needs no fit.
+
+        Args:
+            frame: See `transform`.
+            progress: See `transform`.
+
+        Raises:
+            DataError: See `transform`.
+            FeatureError: The spaCy model cannot be loaded.
+        """
+        texts, numeric_NM = self._read(frame)
+        return RawFeatures(
+            headline=headline_features(texts)
+            if self.headline
+            else np.empty((len(texts), 0), dtype=np.float32),
+            entities=self._entities(texts, progress=progress),
+            numeric=numeric_NM,
+            categories={name: _categories(frame[name]) for name in self.categorical},
+        )
+
+    def apply(self, raw: RawFeatures) -> NDArray[np.float32]:
+        """Standardise what `extract` gave: see `transform`. Needs no spaCy.
+
+        Raises:
+            FeatureError: `fit` was not called.
+        """
+        state = self._fitted()
+        columns = [_standardise(raw.values, np.array(state.mean), np.array(state.scale))]
         for name in state.numeric_missing:
-            gaps_N = np.isnan(numeric_NM[:, self.numeric.index(name)])
+            gaps_N = np.isnan(raw.numeric[:, self.numeric.index(name)])
             columns.append(gaps_N[:, None].astype(np.float64))
         for name, categories in state.categories.items():
-            columns.append(_one_hot(_categories(frame[name]), categories))
+            columns.append(_one_hot(raw.categories[name], categories))
         return np.concatenate(columns, axis=1, dtype=np.float32, casting="same_kind")
 
     @property
@@ -167,9 +248,7 @@ class FeaturePipeline:
         self, frame: "pd.DataFrame", *, progress: bool = False
     ) -> NDArray[np.int16]:
         """Entities of each row by label, [N, L]; L is 0 without entity features."""
-        if self.counter is None:
-            return np.zeros((len(frame), 0), dtype=np.int16)
-        return self.counter.counts(frame["text"].tolist(), progress=progress)
+        return self._entities(frame["text"].tolist(), progress=progress)
 
     def slices(
         self, frame: "pd.DataFrame", *, progress: bool = False
@@ -290,43 +369,16 @@ class FeaturePipeline:
             raise DataError(faults)
         return texts, numeric_NM
 
-    def _values(
-        self, texts: Sequence[str], numeric_NM: NDArray[np.float64], *, progress: bool
-    ) -> NDArray[np.float64]:
-        """Features before they are standardised, [N, S]."""
-        columns = []
-        if self.headline:
-            headline = headline_features(texts).astype(np.float64)
-            headline[:, _COUNT_COLUMNS] = np.log1p(headline[:, _COUNT_COLUMNS])
-            columns.append(headline)
-        if self.counter is not None:
-            counts = self.counter.counts(texts, progress=progress)
-            columns.append(np.log1p(counts.astype(np.float64)))
-        return np.concatenate([*columns, numeric_NM], axis=1)
+    def _entities(self, texts: Sequence[str], *, progress: bool) -> NDArray[np.int16]:
+        if self.counter is None:
+            return np.zeros((len(texts), 0), dtype=np.int16)
+        return self.counter.counts(texts, progress=progress)
 
 
 def _place(frame: "pd.DataFrame", position: int) -> str:
     if "file" in frame and "row" in frame:
         return f"{frame['file'].iloc[position]}, row {frame['row'].iloc[position]}"
     return f"row {position + 1}"
-
-
-def _statistics(
-    values_NS: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and population standard deviation of each column, gaps left out."""
-    known = ~np.isnan(values_NS)
-    rows_S = np.maximum(known.sum(axis=0), 1)
-    # Relative to the largest value, whose square could overflow.
-    peak_S = np.abs(values_NS).max(axis=0, where=known, initial=0)
-    peak_S[peak_S == 0] = 1
-    relative_NS = np.where(known, values_NS, 0) / peak_S
-    mean_S = relative_NS.sum(axis=0) / rows_S
-    deviation_NS = np.where(known, relative_NS - mean_S, 0)
-    scale_S = np.sqrt((deviation_NS**2).sum(axis=0) / rows_S)
-    # Rounding leaves a constant column a deviation of about 1e-16.
-    scale_S[scale_S < 1e-12] = 0
-    return mean_S * peak_S, scale_S * peak_S
 
 
 def _standardise(
@@ -348,10 +400,9 @@ def _categories(column: "pd.Series[Any]") -> list[str]:
     ]
 
 
-def _frequent(values: Sequence[str], limit: int) -> tuple[str, ...]:
-    counts = Counter(value for value in values if value)
-    ranked = sorted(counts, key=lambda value: (-counts[value], value))
-    return tuple(sorted(ranked[:limit]))
+def frequent(counts: Mapping[str, int]) -> list[str]:
+    """Values by falling count, equal ones by name, the empty string left out."""
+    return sorted((v for v in counts if v), key=lambda value: (-counts[value], value))
 
 
 def _one_hot(values: Sequence[str], categories: Sequence[str]) -> NDArray[np.float64]:
