@@ -19,6 +19,7 @@ from sklearn.metrics import average_precision_score
 from fakenews.data import artefacts as artefact
 from fakenews.data.sources import Table
 from fakenews.data.split import assign_folds
+from fakenews.errors import DataError
 
 _QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 _PROBE_ROWS = 100_000  # enough for ten columns; more only takes longer
@@ -92,6 +93,21 @@ class Audit:
     def to_json(self) -> dict[str, Any]:
         """The findings as plain dicts, lists, strings and finite numbers."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> "Audit":
+        """The audit that `to_json` gave.
+
+        Raises:
+            DataError: It is none.
+        """
+        try:
+            probes = {
+                name: data[name] and Probe(**data[name]) for name in ("probe_raw", "probe_text")
+            }
+            return cls(**{**data, **probes})
+        except (KeyError, TypeError) as error:
+            raise DataError(f"it is no audit ({error})") from error
 
     def table(self) -> list[RichTable]:
         """Tables for the terminal: the figures, the classes, the artefacts that occur."""

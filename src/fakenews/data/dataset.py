@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,35 @@ from fakenews.errors import ConfigError
 
 Split = Literal["train", "val", "test"]
 Paths = str | Path | Sequence[str | Path]
+
+
+class LabelledData(Protocol):
+    """What a training asks of its data, held in memory (`Dataset`) or streamed."""
+
+    # Read-only, so that frozen classes fit.
+    @property
+    def classes(self) -> list[str]: ...
+    @property
+    def positive(self) -> str: ...
+    @property
+    def numeric(self) -> list[str]: ...
+    @property
+    def categorical(self) -> list[str]: ...
+    @property
+    def cleaning(self) -> Cleaning: ...
+    @property
+    def audit(self) -> Audit: ...
+    @property
+    def manifest(self) -> dict[str, Any]: ...
+
+    def part(self, split: Split) -> pd.DataFrame:
+        """Rows of one split."""
+
+    def codes(self, split: Split) -> NDArray[np.int64]:
+        """Class codes of the rows of `part`."""
+
+    def class_counts(self, split: Split) -> dict[str, int]:
+        """Rows of each class in one split."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ Shapes: G row groups, W windows.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -251,8 +251,3 @@ def evaluation_steps(
         )
         for rank in range(ranks)
     )
-
-
-def group_sizes(row_groups: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-    """Rows of each row group of all shards, one shard after another, [G]."""
-    return np.array([rows for groups in row_groups for rows in groups], dtype=np.int64)
