@@ -5,11 +5,7 @@ strings until a column is declared numeric, so that ``NA`` or ``null`` as a text
 text. All faults of all files are raised together.
 """
 
-import difflib
-import glob
 import hashlib
-import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,15 +15,19 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from fakenews.data.checks import (
+    column_clashes,
+    expand_paths,
+    listed,
+    missing_columns,
+    near,
+    number,
+    shown,
+    some,
+)
 from fakenews.data.cleaning import Cleaning
-from fakenews.data.formats import Record, Source, kind, open_source
+from fakenews.data.formats import Record, Source, open_source
 from fakenews.errors import DataError
-
-FRAME_COLUMNS = ("raw", "text", "label", "file", "row", "group", "split", "error")
-"""Columns that the program adds; an extra column cannot have one of these names."""
-
-_SHOWN = 5  # faults of one kind listed per file, the rest are counted
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def read_table(
             label without a name.
     """
     wanted = [text, *([label] if label else []), *numeric, *categorical]
-    faults = _column_clashes(text, label, numeric, categorical)
-    files, missing = _expand(paths)
+    faults = column_clashes(text, label, numeric, categorical)
+    files, missing = expand_paths(paths)
     faults += missing
     names = None if label_names is None else {str(k): str(v) for k, v in label_names.items()}
     parts: dict[str, list[str]] = {c: [] for c in ("file", *wanted)}
@@ -141,7 +141,7 @@ def read_table(
         frame["label"] = pd.Series(labels, dtype="str")
         reason = reason.mask((frame["label"] == "") & (reason == ""), "missing label")
     for column in numeric:
-        frame[column] = pd.Series([_number(v) for v in parts[column]], dtype="float64")
+        frame[column] = pd.Series([number(v) for v in parts[column]], dtype="float64")
     for column in categorical:
         frame[column] = pd.Series([v.strip() for v in parts[column]], dtype="str")
     frame["file"] = pd.Series(parts["file"], dtype="str")
@@ -149,7 +149,7 @@ def read_table(
 
     keep = reason == ""
     if not keep.any():
-        raise DataError(f"{_listed(files)}: no row has a text{' and a label' if label else ''}")
+        raise DataError(f"{listed(files)}: no row has a text{' and a label' if label else ''}")
     dropped = frame.loc[~keep, ["file", "row"]].assign(reason=reason[~keep])
     return Table(
         frame=frame[keep].reset_index(drop=True),
@@ -189,9 +189,9 @@ def read_chunks(
     """
     path = Path(path)
     wanted = [text, *numeric, *categorical]
-    faults = _column_clashes(text, None, numeric, categorical)
+    faults = column_clashes(text, None, numeric, categorical)
     source = open_source(path, expected=wanted, lenient=True)
-    faults += _missing_columns(path, source, wanted)
+    faults += missing_columns(path, source.columns, wanted)
     if faults:
         raise DataError(faults)
 
@@ -219,22 +219,27 @@ def read_chunks(
 
 
 def classes(frame: pd.DataFrame, positive: str | None = None) -> tuple[list[str], str]:
-    """The classes of a frame, sorted, and the positive one among them.
+    """The classes of a frame with a column ``label``: see `classes_of`."""
+    counts = frame["label"].value_counts()
+    return classes_of({str(name): int(n) for name, n in counts.items()}, positive)
+
+
+def classes_of(counts: Mapping[str, int], positive: str | None = None) -> tuple[list[str], str]:
+    """The classes of a table, sorted, and the positive one among them.
 
     Args:
-        frame: With a column ``label``.
+        counts: Rows of each label.
         positive: The class to find; None takes the rarest (of several, the first by name).
 
     Raises:
         DataError: Fewer than two classes, a class with fewer than two rows, or a positive
             class that is not among them.
     """
-    counts = frame["label"].value_counts()
-    names = sorted(map(str, counts.index))
+    names = sorted(map(str, counts))
     faults = []
     if len(names) < 2:
         faults.append(
-            f"only one class, {names[0]!r}, in {len(frame)} rows; two are needed"
+            f"only one class, {names[0]!r}, in {sum(counts.values())} rows; two are needed"
             if names
             else "no rows, so no classes"
         )
@@ -242,71 +247,16 @@ def classes(frame: pd.DataFrame, positive: str | None = None) -> tuple[list[str]
     if single:
         faults.append(
             f"{len(single)} class{'es' * (len(single) > 1)} with a single row, two are needed: "
-            f"{_some(single)}; is this the label column?"
+            f"{some(single)}; is this the label column?"
         )
     if positive is not None and positive not in names:
-        faults.append(f"no class {positive!r}{_near(positive, names)}; classes: {_some(names)}")
+        faults.append(f"no class {positive!r}{near(positive, names)}; classes: {some(names)}")
     if faults:
         raise DataError(faults)
     return names, positive or min(names, key=lambda name: (counts[name], name))
 
 
 # --- files and columns ---------------------------------------------------------------
-
-
-def _expand(paths: str | Path | Sequence[str | Path]) -> tuple[list[Path], list[str]]:
-    files: dict[Path, Path] = {}
-    faults = []
-    for entry in [paths] if isinstance(paths, str | Path) else paths:
-        path = Path(entry).expanduser()
-        if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.is_file() and kind(p))
-            if not found:
-                faults.append(f"{path}: the folder has no CSV, TSV, JSON Lines or Parquet file")
-        elif glob.has_magic(str(path)) and not path.exists():
-            # Path.glob cannot take an absolute pattern.
-            matches = glob.glob(str(path), recursive=True)  # noqa: PTH207
-            found = sorted(p for p in map(Path, matches) if p.is_file())
-            if not found:
-                faults.append(f"{path}: no file matches")
-        else:
-            found = [path]
-        for file in found:
-            files.setdefault(file.resolve(), file)
-    if not files and not faults:
-        faults.append("no data file was given")
-    return list(files.values()), faults
-
-
-def _column_clashes(
-    text: str, label: str | None, numeric: Sequence[str], categorical: Sequence[str]
-) -> list[str]:
-    extra = [*numeric, *categorical]
-    faults = [
-        f"column {name!r} is both an extra column and the {role}"
-        for name, role in ((text, "text"), (label, "label"))
-        if name in extra
-    ]
-    faults += [
-        f"extra column {name!r} has a name the program uses; rename it in the file"
-        for name in extra
-        if name in FRAME_COLUMNS and name not in (text, label)
-    ]
-    faults += [
-        f"extra column {name!r} is named twice" for name in set(extra) if extra.count(name) > 1
-    ]
-    return faults + (
-        [f"column {text!r} is both the text and the label"] if text == label else []
-    )
-
-
-def _missing_columns(path: Path, source: Source, wanted: Sequence[str]) -> list[str]:
-    return [
-        f"{path}: no column {name!r}{_near(name, source.columns)}; "
-        f"columns: {_some(source.columns)}"
-        for name in wanted
-        if name not in source.columns
-    ]
 
 
 def _read_file(
@@ -318,7 +268,7 @@ def _read_file(
     except DataError as error:
         faults += error.faults
         return None
-    missing = _missing_columns(path, source, wanted)
+    missing = missing_columns(path, source.columns, wanted)
     present = [name for name in wanted if name in source.columns]
     places = [source.columns.index(name) for name in present]
     columns: dict[str, list[str]] = {name: [] for name in wanted}
@@ -332,7 +282,7 @@ def _read_file(
         rows.append(record.row)
         for name, place in zip(present, places, strict=True):
             columns[name].append(record.cells[place])
-    faults += missing + _shown(path, malformed)
+    faults += missing + shown(path, malformed)
     if not rows:
         faults.append(f"{path}: the file has a header but no rows")
     for name in numeric:
@@ -340,9 +290,9 @@ def _read_file(
         bad = [
             f"row {r}, column {name!r}: {v!r} is not a finite number"
             for r, v in values
-            if _number(v) is None
+            if number(v) is None
         ]
-        faults += _shown(path, bad)
+        faults += shown(path, bad)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     size = path.stat().st_size
@@ -354,23 +304,14 @@ def _unnamed(
 ) -> list[str]:
     bad = [
         f"row {row}, column {label!r}: value {value.strip()!r} has no name; "
-        f"label_names has {_some(list(names))}"
+        f"label_names has {some(list(names))}"
         for row, value in zip(rows, values, strict=False)
         if value.strip() and value.strip() not in names
     ]
-    return _shown(path, bad)
+    return shown(path, bad)
 
 
 # --- cells ---------------------------------------------------------------------------
-
-
-def _number(cell: str) -> float | None:
-    """The number in a cell, NaN if it is empty, None if it holds anything else."""
-    cell = cell.strip()
-    if not cell or cell.lower() == "nan":
-        return math.nan
-    value = float(cell) if _NUMBER.fullmatch(cell) else math.inf
-    return value if math.isfinite(value) else None
 
 
 def _chunk(
@@ -392,7 +333,7 @@ def _chunk(
         if not cleaned and not found:
             found.append("the text is empty")
     for column in numeric:
-        values = [_number(v) for v in original[column]]
+        values = [number(v) for v in original[column]]
         frame[column] = pd.Series(values, dtype="float64")
         for found, value, cell in zip(errors, values, original[column], strict=True):
             if value is None:
@@ -403,27 +344,3 @@ def _chunk(
     frame["row"] = pd.Series([r.row for r in records], dtype="int64")
     frame["error"] = pd.Series(["; ".join(e) or None for e in errors], dtype=object)
     return Chunk(frame, original)
-
-
-# --- messages ------------------------------------------------------------------------
-
-
-def _near(name: str, names: Sequence[str]) -> str:
-    lowered = {n.strip().lower(): n for n in names}
-    match = difflib.get_close_matches(name.strip().lower(), lowered, n=1)
-    return f", did you mean {lowered[match[0]]!r}?" if match else ""
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(n) for n in names[:10])
-    return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
-
-
-def _shown(path: Path, faults: list[str]) -> list[str]:
-    more = len(faults) - _SHOWN
-    listed = [f"{path}: {fault}" for fault in faults[:_SHOWN]]
-    return listed + ([f"{path}: {more} more rows like these"] if more > 0 else [])
-
-
-def _listed(files: Sequence[Path]) -> str:
-    return ", ".join(str(f) for f in files[:3]) + (", ..." if len(files) > 3 else "")
