@@ -1,17 +1,31 @@
-"""What tests of several packages share: one finished run of the real job."""
+"""What tests of several packages share: one finished run of the real job, an S3
+server, a prepared dataset."""
 
+import hashlib
+import json
 import os
+import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fakenews.bundle import BundleContent, write_bundle
 from fakenews.features.pipeline import FeaturePipeline
 from fakenews.models.networks import TabularNet
+
+if TYPE_CHECKING:
+    from fakenews.data.prepared import PreparedDataset
+    from fakenews.data.shards import Shard
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,6 +65,61 @@ def tiny_bundle(tiny_run: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def start_s3(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., str]]:
+    """Starts a moto server, a process of its own, and gives its address."""
+    processes = []
+
+    def start(**environment: str) -> str:
+        log = tmp_path_factory.mktemp("moto") / "log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
+                env=os.environ | environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        processes.append(process)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            if found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text()):
+                return found[0]
+            time.sleep(0.05)
+        raise AssertionError(log.read_text())
+
+    yield start
+    for process in processes:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def s3_server(start_s3: Callable[..., str]) -> str:
+    """The address of an S3 server that takes any credentials."""
+    return start_s3()
+
+
+@pytest.fixture
+def s3_url(s3_server: str) -> tuple[str, dict[str, Any]]:
+    """A folder in a bucket of its own, and the storage options to reach it."""
+    import boto3
+
+    bucket = f"bucket-{uuid4()}"
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3_server,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",  # noqa: S106 the server takes any
+    )
+    client.create_bucket(Bucket=bucket)
+    client.close()
+    options = {"endpoint_url": s3_server, "key": "test-key", "secret": "test-secret"}
+    return f"s3://{bucket}/some/folder", options
+
+
+@pytest.fixture(scope="session")
 def columns_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of three classes with random weights, which reads the columns age and lang."""
     frame = pd.DataFrame(
@@ -76,3 +145,171 @@ def columns_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
     )
     return write_bundle(content, tmp_path_factory.mktemp("columns") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def write_prepared() -> Callable[..., "PreparedDataset"]:
+    """Writes a prepared dataset, without `scripts/prepare.py`, and opens it."""
+    return _write_prepared
+
+
+def _write_prepared(
+    root: Path,
+    *,
+    shard_groups: Sequence[Sequence[int]] = ((40, 40, 23), (40, 17), (9,)),
+    evaluation_groups: Sequence[Sequence[int]] = ((30, 21), (4,)),
+    pretrained: Any = None,
+    entities: Sequence[str] = (),
+    seed: int = 0,
+) -> "PreparedDataset":
+    """Rows are numbered over all splits; a shard is given by the rows of its row groups.
+
+    Token ids are stored if `pretrained` is given. Columns `age` (with gaps) and `lang`.
+    """
+    from fakenews.data.audit import audit
+    from fakenews.data.prepared import load
+    from fakenews.data.shards import Manifest, write_manifest
+    from fakenews.data.sources import SourceFile, Table
+    from fakenews.data.storage import Storage
+    from fakenews.features.pipeline import FeaturePipeline
+    from fakenews.features.statistics import Statistics
+    from fakenews.features.tabular import HEADLINE_FEATURES
+    from fakenews.features.text import tokenize
+
+    generator = np.random.default_rng(seed)
+    layout = {"train": shard_groups, "val": evaluation_groups, "test": evaluation_groups}
+    rows = sum(sum(groups) for shards in layout.values() for groups in shards)
+    words = generator.integers(0, 10_000, (rows, 12)).astype(str)
+    age = np.where(generator.random(rows) < 0.1, np.nan, generator.normal(size=rows))
+    frame = pd.DataFrame(
+        {
+            "id": generator.permutation(rows),
+            "text": [" ".join(row[: 3 + number % 9]) for number, row in enumerate(words)],
+            "raw": None,
+            "label": [["fake", "real"][number % 2] for number in range(rows)],
+            "group": np.arange(rows),
+        }
+    )
+    features = FeaturePipeline(numeric=["age"], categorical=["lang"])
+    extra = pd.DataFrame({"age": age, "lang": generator.choice(["de", "en", "fr"], rows)})
+    raw = features.extract(frame.assign(age=extra["age"], lang=extra["lang"]))
+    columns = {name: pa.array(frame[name], from_pandas=True) for name in frame}
+    columns["raw"] = columns["raw"].cast(pa.string())
+    columns |= {
+        name: pa.array(np.ascontiguousarray(column))
+        for name, column in zip(HEADLINE_FEATURES, raw.headline.T, strict=True)
+    }
+    counts = generator.integers(0, 3, (rows, len(entities))).astype(np.int16)
+    columns |= {
+        f"entity_{label}": pa.array(np.ascontiguousarray(column))
+        for label, column in zip(entities, counts.T, strict=True)
+    }
+    columns |= {"age": pa.array(age, from_pandas=True), "lang": pa.array(extra["lang"])}
+    tokenizer = None
+    if pretrained is not None:
+        tokens = tokenize(
+            frame["text"].tolist(), pretrained.tokenizer, max_length=pretrained.max_length
+        )
+        columns["input_ids"] = pa.ListArray.from_arrays(
+            pa.array(tokens.offsets, pa.int32()), pa.array(tokens.input_ids)
+        )
+        columns["truncated"] = pa.array(tokens.truncated)
+        tokenizer = {
+            "sha256": hashlib.sha256(pretrained.tokenizer.to_str().encode()).hexdigest(),
+            "max_length": pretrained.max_length,
+        }
+    table = pa.table(columns)
+    shards = {}
+    spans, start = {}, 0
+    for split, groups_of in layout.items():
+        size = sum(map(sum, groups_of))
+        spans[split] = slice(start, start + size)
+        shards[split] = _write_shards(root, split, table.slice(start, size), groups_of)
+        start += size
+    train = spans["train"]
+    values = np.concatenate([raw.unscaled, np.log1p(counts)], axis=1)[train]
+    names = [*HEADLINE_FEATURES, "age", *(f"entity_{label}" for label in entities)]
+    statistics = Statistics.of(values)
+    manifest = Manifest(
+        fingerprint="0" * 64,
+        inputs=[],
+        settings={
+            "text": "headline",
+            "label": "verdict",
+            "label_names": None,
+            "normalise": False,
+            "max_chars": 500,
+        },
+        classes=["fake", "real"],
+        positive="fake",
+        numeric=["age"],
+        categorical=["lang"],
+        counts={
+            split: {str(k): int(n) for k, n in frame["label"][span].value_counts().items()}
+            for split, span in spans.items()
+        },
+        dropped={},
+        quarantined=0,
+        repaired=0,
+        clipped=0,
+        tokenizer=tokenizer,
+        entities={
+            "model": "en_core_web_sm",
+            "version": "3.8.0",
+            "spacy_version": "3.8.0",
+            "labels": list(entities),
+        }
+        if entities
+        else None,
+        statistics={
+            "mean": dict(zip(names, statistics.mean.tolist(), strict=True)),
+            "scale": dict(zip(names, statistics.scale.tolist(), strict=True)),
+            "missing": ["age"],
+            "categories": {"lang": extra["lang"][train].value_counts().index.tolist()},
+        },
+        shards=shards,
+        versions={},
+        commit=None,
+    )
+    storage = Storage(root)
+    found = audit(
+        Table(
+            frame=frame.assign(raw=frame["text"]),
+            files=[SourceFile("news.csv", "0" * 64, 1, rows, "utf-8")],
+            dropped=pd.DataFrame({"reason": []}),
+            repaired=0,
+            clipped=0,
+        ),
+        frame["group"].to_numpy(),
+        classes=["fake", "real"],
+        positive="fake",
+    )
+    storage.write_bytes("audit.json", json.dumps(found.to_json()).encode())
+    write_manifest(storage, manifest)
+    return load(path=root)
+
+
+def _write_shards(
+    root: Path, split: str, table: pa.Table, groups_of: Sequence[Sequence[int]]
+) -> "list[Shard]":
+    from fakenews.data.shards import Shard
+
+    shards, start = [], 0
+    (root / split).mkdir(parents=True, exist_ok=True)
+    for number, groups in enumerate(groups_of):
+        path = root / split / f"{number:05d}.parquet"
+        with pq.ParquetWriter(path, table.schema, write_page_checksum=True) as writer:
+            for size in groups:
+                writer.write_table(table.slice(start, size), row_group_size=size)
+                start += size
+        content = path.read_bytes()
+        shards.append(
+            Shard(
+                path=f"{split}/{path.name}",
+                rows=sum(groups),
+                row_groups=tuple(groups),
+                bytes=len(content),
+                sha256=hashlib.sha256(content).hexdigest(),
+            )
+        )
+    return shards

@@ -34,7 +34,7 @@ _PARTS_AT_ONCE = 4
 # `Storage` and of the client, whose second attempt spares a large upload a new start.
 _S3_CONFIG = {
     "connect_timeout": 5,
-    "read_timeout": 20,
+    "read_timeout": 30,
     "retries": {"total_max_attempts": 2, "mode": "standard"},
 }
 

@@ -70,6 +70,10 @@ class Storage:
             self.url = public(given)
             self._files = RemoteFolder(given, self._options)
 
+    def below(self, folder: str) -> "Storage":
+        """A folder in this one; itself for an empty name."""
+        return _storage(f"{self._given.rstrip('/')}/{folder}".rstrip("/"), self._options)
+
     def __repr__(self) -> str:
         """Without options: they may be secret."""
         return f"Storage({self.url!r})"
@@ -238,9 +242,21 @@ class _Reader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        wanted = min(len(view), max(0, self._size - self._at))
+        block = self._next(len(view))
+        view[: len(block)] = block
+        return len(block)
+
+    def readall(self) -> bytes:
+        # The one we inherit asks for 8 KiB at a time.
+        blocks = []
+        while block := self._next(self._size):
+            blocks.append(block)
+        return b"".join(blocks)
+
+    def _next(self, most: int) -> bytes:
+        wanted = min(most, max(0, self._size - self._at))
         if wanted == 0:
-            return 0
+            return b""
 
         def read() -> bytes:
             # A read that failed may have moved the file's own place.
@@ -253,9 +269,8 @@ class _Reader(io.RawIOBase):
                 f"{self._storage.url}/{self._path}: ends after {self._at:,} of {self._size:,} "
                 "bytes: it was changed while it was read; start again when it is complete"
             )
-        view[: len(block)] = block
         self._at += len(block)
-        return len(block)
+        return block
 
     def close(self) -> None:
         if not self.closed:

@@ -64,11 +64,13 @@ _CODES = {
     # A request that is answered without a body has no more to say.
     "400": "the store refuses the request: check the credentials, the region and the endpoint",
 }
+_FILE_IN_THE_WAY = "a part of the path is a file, not a folder: mend the path"
 _NUMBERS = {
     errno.ENOSPC: "the disk is full: free some space, or choose another place",
     errno.EDQUOT: "the quota is used up: free some space, or choose another place",
     errno.EROFS: "the file system is read-only: choose another place",
-    errno.ENOTDIR: "a part of the path is a file, not a folder: mend the path",
+    errno.ENOTDIR: _FILE_IN_THE_WAY,
+    errno.EEXIST: _FILE_IN_THE_WAY,
     errno.EISDIR: "it is a folder, not a file: mend the path",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
     errno.EMFILE: "too many files are open: raise the limit (ulimit -n)",
