@@ -24,6 +24,8 @@ SCRIPTS = ["train.py", *sorted(f"scripts/{path.name}" for path in ROOT.glob("scr
 NEEDED = {
     ("features", "none"): ["data.numeric=[age]"],
     ("data", "csv"): ["data.path=news.csv"],
+    ("data", "shards"): ["data.path=prepared"],
+    ("loader", "stream"): ["data=shards", "data.path=prepared"],
     ("encoder", "hub"): ["encoder.name=bert"],
 }
 

@@ -40,6 +40,10 @@ TARGETS = (
 )
 """What a configuration may make; add your own package here."""
 
+PREPARED = "fakenews.data.prepared.load"
+STREAMING = "fakenews.training.streaming.StreamingDataModule"
+"""What reads a prepared dataset, and what trains on it; they go together."""
+
 
 class TrainingOptions(TypedDict):
     """The options of `conf/train.yaml` that belong to no group."""
@@ -151,11 +155,44 @@ def training_rules(cfg: DictConfig) -> Iterator[str]:
     faults = list(_value_faults(options, hints, str))
     yield from faults
     if not faults:
-        rules = [_run_rules, _data_rules]
+        streamed = cfg.data._target_ == PREPARED
+        rules = [_run_rules, _prepared_rules if streamed else _data_rules]
         if "network" in cfg.model:  # a baseline has neither epochs nor features
             rules += [_network_rules, _trainer_rules, _callback_rules]
         for rule in rules:
             yield from rule(cfg)
+
+
+class PreparationOptions(TypedDict):
+    """The options of `conf/prepare.yaml` that belong to no group."""
+
+    action: Literal["prepare", "list", "verify"]
+    out: str
+    overwrite: bool
+    seed: Count
+
+
+def preparation_rules(cfg: DictConfig) -> Iterator[str]:
+    """Faults of `conf/prepare.yaml` that no single signature shows.
+
+    Args:
+        cfg: Composed, and without faults of its nodes.
+
+    Yields:
+        A message for each fault.
+    """
+    options = {name: cfg[name] for name in PreparationOptions.__annotations__}
+    hints = typing.get_type_hints(PreparationOptions, include_extras=True)
+    yield from _value_faults(options, hints, str)
+    if cfg.data._target_ == PREPARED:
+        yield "data=shards is prepared already: choose the data that it was made from"
+        return
+    yield from _source_rules(cfg.data)
+    if cfg.prepare.address is not None and cfg.prepare.engine != "ray":
+        yield f"prepare.address={cfg.prepare.address} is for prepare.engine=ray"
+    if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", cfg.prepare.memory):
+        yield f"prepare.memory={cfg.prepare.memory}: write a number with a unit, as in 1GB"
+    yield from _credential_rules(cfg.storage_options, "storage_options")
 
 
 def _run_rules(cfg: DictConfig) -> Iterator[str]:
@@ -173,6 +210,14 @@ def _run_rules(cfg: DictConfig) -> Iterator[str]:
 
 def _data_rules(cfg: DictConfig) -> Iterator[str]:
     data = cfg.data
+    yield from _source_rules(data)
+    if cfg.loader._target_ == STREAMING:
+        yield "loader=stream reads a prepared dataset: use data=shards, or loader=memory"
+    if cfg.test and not (data.test_size or data.folds or data.test_path or data.fetch):
+        yield "data.test_size=0 leaves no test split: add test=false, or give data.test_path"
+
+
+def _source_rules(data: DictConfig) -> Iterator[str]:
     share = data.test_size if data.folds is None else 1 / max(data.folds, 1)
     taken = data.val_size + (0 if data.test_path else share)
     if data.folds is not None and data.folds < 2:
@@ -192,8 +237,6 @@ def _data_rules(cfg: DictConfig) -> Iterator[str]:
             "data.val_size=0: the best checkpoint and the decision threshold are chosen on "
             "validation rows; give data.val_path, or a share above 0"
         )
-    if cfg.test and not (data.test_size or data.folds or data.test_path or data.fetch):
-        yield "data.test_size=0 leaves no test split: add test=false, or give data.test_path"
     columns = [data.text, data.label, *data.numeric, *data.categorical]
     for column in sorted({column for column in columns if columns.count(column) > 1}):
         yield f"the column {column!r} is used twice in data.text, label, numeric, categorical"
@@ -202,18 +245,37 @@ def _data_rules(cfg: DictConfig) -> Iterator[str]:
         yield f"data.positive={data.positive} is not in data.label_names: {', '.join(names)}"
 
 
+def _prepared_rules(cfg: DictConfig) -> Iterator[str]:
+    if "network" not in cfg.model:
+        yield "this model needs all training rows in memory: use data=csv, not data=shards"
+    elif cfg.loader._target_ != STREAMING:
+        yield "data=shards is streamed: use loader=stream"
+    yield from _credential_rules(cfg.data.storage_options, "data.storage_options")
+
+
+def _credential_rules(options: DictConfig | None, path: str) -> Iterator[str]:
+    for name in options or {}:
+        if re.search(r"key|secret|token|password", str(name)):
+            yield (
+                f"{path}.{name} would be recorded: give credentials by the environment or a "
+                "profile, as in AWS_SECRET_ACCESS_KEY"
+            )
+
+
 def _network_rules(cfg: DictConfig) -> Iterator[str]:
     from hydra.utils import get_class
 
     network: Any = get_class(cfg.model.network._target_)
     features = cfg.features
-    made = features.headline or features.entities or features.numeric or features.categorical
+    columns = (features.numeric, features.categorical)
+    # null: those that the dataset was prepared with, if any; it will say.
+    made = features.headline or features.entities or None in columns or any(columns)
     if network.reads_tabular and not made:
         yield (
             f"model={network.name} reads tabular features and there are none: choose "
             "features=headline or model=text, or name data.numeric columns"
         )
-    tokens, longest = cfg.loader.batch_tokens, cfg.encoder.max_length
+    tokens, longest = cfg.loader.get("batch_tokens"), cfg.encoder.max_length
     if network.reads_text and tokens is not None and tokens < longest:
         yield (
             f"loader.batch_tokens={tokens} is less than one text of "
@@ -271,8 +333,8 @@ def closest(word: str, words: Iterable[str]) -> str | None:
 
 
 def plain(cfg: Any) -> Any:
-    """Resolve a configuration into dicts, lists and values."""
-    return OmegaConf.to_container(cfg, resolve=True)
+    """Resolve a configuration into dicts, lists and values; a value is itself."""
+    return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
 
 
 def _signature_faults(node: Any, path: str) -> Iterator[str]:

@@ -28,19 +28,32 @@ class LabelledData(Protocol):
 
     # Read-only, so that frozen classes fit.
     @property
-    def classes(self) -> list[str]: ...
+    def classes(self) -> list[str]:
+        """Sorted class names; a class code is a place here."""
+
     @property
-    def positive(self) -> str: ...
+    def positive(self) -> str:
+        """The class of interest."""
+
     @property
-    def numeric(self) -> list[str]: ...
+    def numeric(self) -> list[str]:
+        """Extra columns that are numeric features."""
+
     @property
-    def categorical(self) -> list[str]: ...
+    def categorical(self) -> list[str]:
+        """Extra columns that are categorical features."""
+
     @property
-    def cleaning(self) -> Cleaning: ...
+    def cleaning(self) -> Cleaning:
+        """How `text` was made from `raw`."""
+
     @property
-    def audit(self) -> Audit: ...
+    def audit(self) -> Audit:
+        """What the audit found."""
+
     @property
-    def manifest(self) -> dict[str, Any]: ...
+    def manifest(self) -> dict[str, Any]:
+        """Where the data come from; with `data_hash`."""
 
     def part(self, split: Split) -> pd.DataFrame:
         """Rows of one split."""
@@ -146,7 +159,7 @@ def load(
     if path is None:
         if fetch is None:
             raise ConfigError("data.path is not set: give a file, e.g. data.path=news.csv")
-        paths |= _roles(fetch(cache_dir=None if cache_dir is None else Path(cache_dir)))
+        paths |= roles_of(fetch(cache_dir=None if cache_dir is None else Path(cache_dir)))
     tables = {
         role: read_table(
             files,
@@ -226,7 +239,7 @@ def load(
     )
 
 
-def _roles(fetched: Sequence[Path]) -> dict[str, Path]:
+def roles_of(fetched: Sequence[Path]) -> dict[str, Path]:
     """Fetched files in the order train, test or train, val, test."""
     names = {1: ("train",), 2: ("train", "test"), 3: ("train", "val", "test")}
     return dict(zip(names[len(fetched)], fetched, strict=True))

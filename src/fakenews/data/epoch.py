@@ -1,11 +1,12 @@
 """Which rows an epoch reads, in which order, on which rank: all without reading any.
 
-The row groups of a split are joined to *windows* of a bounded number of rows, in which
-rows are shuffled. A window of n rows is cut into ceil(n / batch_size) batches, so every
-batch of an epoch has a *position* that all ranks know from the manifest alone. What is
-left of an epoch is a list of intervals of positions, whatever the number of ranks was.
+The row groups of a split are put in a random order and cut into *windows* of a bounded
+number of rows, in which rows are shuffled. A window of n rows is cut into
+ceil(n / batch_size) batches, so every batch of an epoch has a *position* that all ranks
+know from the manifest alone. What is left of an epoch is a list of intervals of
+positions, whatever the number of ranks was.
 
-Shapes: G row groups, W windows.
+Shapes: G row groups.
 """
 
 import math
@@ -36,28 +37,31 @@ class Window:
     Attributes:
         number: Of the window in its epoch.
         pieces: The rows to read, in order.
-        first: Position of its first batch.
         batches: Number of its batches.
     """
 
     number: int
     pieces: tuple[Piece, ...]
-    first: int
     batches: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of all pieces."""
+        return sum(piece.stop - piece.start for piece in self.pieces)
 
 
 class EpochPlan:
     """The windows of one epoch of training.
 
-    Windows have the same sizes in every epoch, and so an epoch always has the same
-    number of batches, on which schedules and loaders count. For this only row groups of
-    equally many rows change places with each other, which are all but the last ones of
-    shards; then the windows do.
+    Windows are whole multiples of a batch, and so every epoch has the same number of
+    batches, on which schedules and loaders count. A row group on the edge of two windows
+    is in both, in parts.
 
     Args:
         group_rows: Rows of each row group, in the manifest's order, [G].
         batch_size: Most rows of a batch.
-        window_rows: Fewest rows of a window, unless the whole epoch has fewer.
+        window_rows: Fewest rows of a window, unless the whole epoch has fewer; the last one
+            may have twice as many.
         seed: Of the order.
         epoch: Number of the epoch, from 0.
     """
@@ -71,77 +75,79 @@ class EpochPlan:
         seed: int,
         epoch: int,
     ) -> None:
-        self._rows = group_rows
-        cuts = _window_cuts(group_rows, window_rows)
-        generator = np.random.default_rng([seed, epoch])
-        # Both sorts bring groups of one size together; the second one in random order.
-        self._groups = np.empty(len(group_rows), dtype=np.int64)
-        keys = generator.random(len(group_rows))
-        self._groups[np.argsort(group_rows, kind="stable")] = np.lexsort((keys, group_rows))
-        order = generator.permutation(len(cuts) - 1)
-        self._starts, self._stops = cuts[:-1][order], cuts[1:][order]
-        ends = np.concatenate(([0], np.cumsum(group_rows)))
-        self.window_sizes: NDArray[np.int64] = ends[self._stops] - ends[self._starts]
-        """Rows of each window, [W]."""
-        batches = -(-self.window_sizes // batch_size)
-        self._ends: NDArray[np.int64] = np.cumsum(batches)
-        self._firsts = self._ends - batches
-
-    @property
-    def batches(self) -> int:
-        """Batches of the epoch, the same in every epoch."""
-        return int(self._ends[-1])
+        self._order = np.random.default_rng([seed, epoch]).permutation(len(group_rows))
+        self._ends: NDArray[np.int64] = np.cumsum(group_rows[self._order])
+        self._batch_size = batch_size
+        self._window_batches = math.ceil(window_rows / batch_size)
+        self.rows = int(self._ends[-1])
+        self.batches = math.ceil(self.rows / batch_size)
+        # A rest that would make a small window belongs to the one before.
+        self._last = max(self.rows // (self._window_batches * batch_size), 1) - 1
 
     def windows(self, positions: Intervals) -> Iterator[tuple[Window, list[int]]]:
         """The windows that have these positions, and which of their batches those are."""
-        start = 0
-        for number, wanted in _by_window(positions, self._ends):
-            start = int(self._firsts[number])
-            groups = self._groups[self._starts[number] : self._stops[number]].tolist()
-            window = Window(
-                number=number,
-                pieces=tuple(
-                    Piece(group=group, start=0, stop=int(self._rows[group])) for group in groups
-                ),
-                first=start,
-                batches=int(self._ends[number]) - start,
-            )
-            yield window, [position - start for position in wanted]
+        number = -1
+        wanted: list[int] = []
+        for first, stop in positions:
+            start = first
+            while start < stop:
+                found = min(start // self._window_batches, self._last)
+                if found != number and wanted:
+                    yield self._window(number), wanted
+                    wanted = []
+                number = found
+                low, high = self._positions(number)
+                wanted += range(start - low, min(stop, high) - low)
+                start = min(stop, high)
+        if wanted:
+            yield self._window(number), wanted
+
+    def whole_windows(self, positions: Intervals) -> tuple[int, Intervals]:
+        """The rows of all windows that lie whole in an interval; and the other positions."""
+        rows, rest = 0, []
+        for start, stop in positions:
+            low = math.ceil(start / self._window_batches) * self._window_batches
+            high = stop // self._window_batches * self._window_batches
+            # The last window is longer, and whole or not at its own edges.
+            last, end = self._positions(self._last)
+            low = end if low > last else low
+            high = end if stop >= end else min(high, last)
+            if low >= high:
+                rest.append((start, stop))
+                continue
+            rows += min(high * self._batch_size, self.rows) - low * self._batch_size
+            rest += [(a, b) for a, b in ((start, low), (high, stop)) if a < b]
+        return rows, rest
+
+    def _positions(self, number: int) -> tuple[int, int]:
+        """First position of a window, and that of the next."""
+        low = number * self._window_batches
+        return low, self.batches if number == self._last else low + self._window_batches
+
+    def _window(self, number: int) -> Window:
+        low, high = self._positions(number)
+        start, stop = low * self._batch_size, min(high * self._batch_size, self.rows)
+        return Window(
+            number=number,
+            pieces=tuple(_pieces(self._order, self._ends, start, stop)),
+            batches=high - low,
+        )
 
 
-def _window_cuts(group_rows: NDArray[np.int64], window_rows: int) -> NDArray[np.int64]:
-    """Where windows start and stop, in groups; a last one that is too small is joined."""
-    cuts, size = [0], 0
-    for place, rows in enumerate(group_rows.tolist(), start=1):
-        size += rows
-        if size >= window_rows:
-            cuts.append(place)
-            size = 0
-    if size:
-        if len(cuts) > 1:
-            cuts.pop()
-        cuts.append(len(group_rows))
-    return np.array(cuts, dtype=np.int64)
-
-
-def _by_window(
-    positions: Intervals, ends: NDArray[np.int64]
-) -> Iterator[tuple[int, list[int]]]:
-    """Of each window, in order, the positions that lie in it."""
-    number = -1
-    wanted: list[int] = []
-    for first, stop in positions:
-        start = first
-        while start < stop:
-            found = int(np.searchsorted(ends, start, side="right"))
-            if found != number and wanted:
-                yield number, wanted
-                wanted = []
-            number = found
-            wanted += range(start, min(stop, int(ends[found])))
-            start = min(stop, int(ends[found]))
-    if wanted:
-        yield number, wanted
+def _pieces(
+    order: NDArray[np.int64], ends: NDArray[np.int64], start: int, stop: int
+) -> Iterator[Piece]:
+    """Rows `start` to `stop` of the row groups laid end to end in this order."""
+    place = int(np.searchsorted(ends, start, side="right"))
+    begin = int(ends[place - 1]) if place else 0
+    while begin < stop:
+        end = int(ends[place])
+        yield Piece(
+            group=int(order[place]),
+            start=max(start, begin) - begin,
+            stop=min(stop, end) - begin,
+        )
+        begin, place = end, place + 1
 
 
 def count(positions: Intervals) -> int:
@@ -212,25 +218,20 @@ def evaluation_windows(
         ranks: How many share the split; the last ones may have fewer rows or none.
     """
     ends = np.cumsum(group_rows)
-    size = -(-int(ends[-1]) // ranks) if len(ends) else 0
-    low, high = rank * size, min((rank + 1) * size, int(ends[-1]) if len(ends) else 0)
+    total = int(ends[-1]) if len(ends) else 0
+    size = math.ceil(total / ranks)
+    start, stop = min(rank * size, total), min((rank + 1) * size, total)
     windows: list[Window] = []
     pieces: list[Piece] = []
-    first = 0
-    group = int(np.searchsorted(ends, low, side="right"))
-    while low < high:
-        begin, end = int(ends[group] - group_rows[group]), int(ends[group])
-        stop = min(end, high)
-        pieces.append(Piece(group=group, start=low - begin, stop=stop - begin))
-        low, group = stop, group + 1
-        rows = sum(piece.stop - piece.start for piece in pieces)
-        if rows >= window_rows or low >= high:
+    rows = 0
+    for piece in _pieces(np.arange(len(ends)), ends, start, stop):
+        pieces.append(piece)
+        rows += piece.stop - piece.start
+        start += piece.stop - piece.start
+        if rows >= window_rows or start == stop:
             batches = math.ceil(rows / batch_size)
-            windows.append(
-                Window(number=len(windows), pieces=tuple(pieces), first=first, batches=batches)
-            )
-            first += batches
-            pieces = []
+            windows.append(Window(number=len(windows), pieces=tuple(pieces), batches=batches))
+            pieces, rows = [], 0
     return windows
 
 

@@ -101,6 +101,8 @@ class PreparedDataset:
                 if not missing and place < groups:
                     # Threads are the caller's: a storage's file is read by one.
                     table = parquet.read_row_group(place, columns=columns, use_threads=False)
+        except DataError as error:
+            raise DataError(f"{error}; once it can be read, resume=auto continues") from error
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = next(iter(str(error).strip().splitlines()), repr(error))[:120]
             raise DataError(

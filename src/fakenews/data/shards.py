@@ -4,8 +4,7 @@
     ROOT/audit.json
     ROOT/{train,val,test}/00000.parquet ...
 
-The manifest is written last. So a folder without one is no dataset (yet), and a folder
-with one is whole, or says by name what is missing or changed.
+The manifest is written last: a folder with one is whole, or says what is missing.
 """
 
 import hashlib
@@ -30,8 +29,7 @@ MANIFEST = "manifest.json"
 AUDIT = "audit.json"
 SPLITS = ("train", "val", "test")
 
-# Enough to keep a disk or a connection busy; hashing leaves the other cores free.
-_READERS = 4
+_READERS = 4  # enough to keep a disk or a connection busy
 _FAULTS_SHOWN = 5
 
 
@@ -213,7 +211,7 @@ def verify(
         shard.path: shard
         for shard in chain.from_iterable(manifest.shards.get(split, []) for split in SPLITS)
     }
-    found = {path: size for split in SPLITS for path, size in _listed(storage, split).items()}
+    found = {path: size for split in SPLITS for path, size in storage.list(split).items()}
     faults = {path: "is missing" for path in expected if path not in found}
     faults |= {path: "is no file of this dataset" for path in found if path not in expected}
     faults |= {
@@ -233,12 +231,6 @@ def verify(
             + (f" and {more:,} more" if more > 0 else "")
             + "; restore the files, or prepare again"
         )
-
-
-def _listed(storage: Storage, split: str) -> dict[str, int]:
-    return {
-        path: size for path, size in storage.list(split).items() if path.startswith(f"{split}/")
-    }
 
 
 def _changed(storage: Storage, shards: list[Shard], *, progress: bool) -> dict[str, str]:

@@ -54,7 +54,7 @@ class RawFeatures:
     categories: Mapping[str, Sequence[str]]
 
     @property
-    def values(self) -> NDArray[np.float64]:
+    def unscaled(self) -> NDArray[np.float64]:
         """Features to be standardised, [N, S]: of counts the logarithm of 1 + count."""
         headline = self.headline.astype(np.float64)
         if headline.shape[1]:
@@ -76,8 +76,8 @@ class FeaturePipeline:
     Args:
         headline: Style features of the text.
         entities: The spaCy model whose entities are counted, or None.
-        numeric: Numeric columns of the frame.
-        categorical: Columns of the frame that hold a few different strings.
+        numeric: Numeric columns of the frame; None is none.
+        categorical: Columns of the frame that hold a few different strings; None is none.
         max_categories: Most categories of a column that get one of their own, the most
             frequent first.
         cache_dir: Where entity counts are kept.
@@ -94,15 +94,15 @@ class FeaturePipeline:
         *,
         headline: bool = True,
         entities: str | None = None,
-        numeric: Sequence[str] = (),
-        categorical: Sequence[str] = (),
+        numeric: Sequence[str] | None = (),
+        categorical: Sequence[str] | None = (),
         max_categories: int = 50,
         cache_dir: str | Path | None = None,
         processes: int = 1,
     ) -> None:
         self.headline = headline
-        self.numeric = tuple(numeric)
-        self.categorical = tuple(categorical)
+        self.numeric = tuple(numeric or ())
+        self.categorical = tuple(categorical or ())
         self.max_categories = max_categories
         self._check_arguments()
         self.counter = (
@@ -127,7 +127,7 @@ class FeaturePipeline:
             raise DataError("no training rows to fit features on; check the split")
         raw = self.extract(frame, progress=progress)
         return self.fit_statistics(
-            Statistics.of(raw.values),
+            Statistics.of(raw.unscaled),
             missing=[
                 name
                 for name, column_N in zip(self.numeric, raw.numeric.T, strict=True)
@@ -150,7 +150,7 @@ class FeaturePipeline:
         """Learn from what is already known of the training split; needs no spaCy.
 
         Args:
-            statistics: Of `RawFeatures.values` of the training rows.
+            statistics: Of `RawFeatures.unscaled` of the training rows.
             missing: Numeric columns with gaps.
             categories: By categorical column, its values, the most frequent first.
             entities: The model that counted the entities, or None.
@@ -226,7 +226,7 @@ class FeaturePipeline:
             FeatureError: `fit` was not called.
         """
         state = self._fitted()
-        columns = [_standardise(raw.values, np.array(state.mean), np.array(state.scale))]
+        columns = [_standardise(raw.unscaled, np.array(state.mean), np.array(state.scale))]
         for name in state.numeric_missing:
             gaps_N = np.isnan(raw.numeric[:, self.numeric.index(name)])
             columns.append(gaps_N[:, None].astype(np.float64))

@@ -19,7 +19,10 @@ def data_setting(content: BundleContent, name: str, given: Any) -> Any:
     """
     if given is not None:
         return given
-    recorded = content.provenance.get("config", {}).get("data", {})
+    provenance = content.provenance
+    # Of a prepared dataset, the columns were chosen when it was prepared.
+    prepared = provenance.get("data", {}).get("settings", {})
+    recorded = {**prepared, **provenance.get("config", {}).get("data", {})}
     if name not in recorded:
         raise ConfigError(f"{name} is not set and the bundle does not say: give {name}=VALUE")
     return recorded[name]

@@ -28,9 +28,13 @@ ClassWeights = Literal["none", "balanced", "sqrt"]
 
 
 class Batch(NamedTuple):
-    """Rows of like length; an input that the network does not read is [B, 0]."""
+    """Rows of like length; an input that the network does not read is [B, 0].
 
-    rows: Tensor  # [B] row numbers in the split, int64
+    A *blank* batch is one row of number -1, which counts nothing: a rank that has no rows
+    left takes part in a step with it.
+    """
+
+    rows: Tensor  # [B] int64, unique in the split: row numbers, or ids
     input_ids: Tensor  # [B, T] int64
     attention_mask: Tensor  # [B, T] int64
     tabular: Tensor  # [B, F] float32
@@ -118,6 +122,11 @@ class Classifier(L.LightningModule):
             TrainingError: The loss is not finite.
         """
         logits_BC = self.network(batch.input_ids, batch.attention_mask, batch.tabular)
+        # Short batches only are looked at: on a GPU each look waits for the device.
+        if len(batch.rows) == 1 and int(batch.rows[0]) < 0:
+            # Other ranks wait for this one's gradients, which are zero.
+            nothing: Tensor = (logits_BC * 0).sum()
+            return nothing
         loss = self.loss(logits_BC, batch.labels)
         # Looked at now and then only: on a GPU each look waits for the device.
         if batch_idx % _LOSS_CHECK_STEPS == 0 and not torch.isfinite(loss):
@@ -159,13 +168,14 @@ class Classifier(L.LightningModule):
             self.log(f"val/{name}", metrics[name], prog_bar=shown, sync_dist=True)
 
     def _gathered(self, *columns: Tensor) -> list[np.ndarray[Any, Any]]:
-        """Every rank's rows, sorted by row number, each row once."""
+        """Every rank's rows, sorted by row number, each row once, without blank ones."""
         arrays = [column.cpu().numpy() for column in columns]
         if self.trainer.world_size > 1:
             parts: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(parts, arrays)
             arrays = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        _, first = np.unique(arrays[0], return_index=True)
+        rows, first = np.unique(arrays[0], return_index=True)
+        first = first[rows >= 0]
         return [array[first] for array in arrays]
 
     def configure_optimizers(self) -> Any:

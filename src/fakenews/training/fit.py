@@ -10,9 +10,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
-from fakenews.data.dataset import Dataset
+from fakenews.data.dataset import LabelledData
+from fakenews.data.prepared import PreparedDataset
 from fakenews.engines import Engine, TfidfEngine, TorchEngine
-from fakenews.errors import Interrupted
+from fakenews.errors import ConfigError, Interrupted
 from fakenews.evaluation.calibration import Calibration
 from fakenews.features.pipeline import FeaturePipeline
 from fakenews.launch import check_world, is_main_process
@@ -24,6 +25,7 @@ from fakenews.predictor import Predictor
 from fakenews.tracking.folder import LAST
 from fakenews.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from fakenews.training.history import History
+from fakenews.training.reader import fit_features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +37,14 @@ class Fitted:
     history: History | None = None
 
 
-def fit(cfg: DictConfig, dataset: Dataset, folder: Path, logger: Logger | None) -> Fitted:
+def fit(cfg: DictConfig, dataset: LabelledData, folder: Path, logger: Logger | None) -> Fitted:
     """Fit the model that the configuration names, from `folder`'s checkpoint if it has one."""
     if "network" not in cfg.model:
         return fit_tfidf(cfg, dataset)
     return fit_network(cfg, dataset, folder, logger)
 
 
-def fit_tfidf(cfg: DictConfig, dataset: Dataset) -> Fitted:
+def fit_tfidf(cfg: DictConfig, dataset: LabelledData) -> Fitted:
     """Fit the baseline, which has neither epochs nor features."""
     model: TfidfClassifier = instantiate(cfg.model)
     model.fit(dataset.part("train")["text"].tolist(), dataset.codes("train"))
@@ -50,7 +52,7 @@ def fit_tfidf(cfg: DictConfig, dataset: Dataset) -> Fitted:
 
 
 def fit_network(
-    cfg: DictConfig, dataset: Dataset, folder: Path, logger: Logger | None
+    cfg: DictConfig, dataset: LabelledData, folder: Path, logger: Logger | None
 ) -> Fitted:
     """Fit a network with Lightning, and take its best weights.
 
@@ -62,8 +64,7 @@ def fit_network(
     features: FeaturePipeline | None = None
     pretrained: Pretrained | None = None
     if network.reads_tabular:
-        features = instantiate(cfg.features)
-        features.fit(dataset.part("train"), progress=is_main_process())
+        features = fitted_features(cfg, dataset)
     if network.reads_text:
         pretrained = instantiate(cfg.encoder)
     loader = instantiate(cfg.loader, dataset=dataset, features=features, pretrained=pretrained)
@@ -111,9 +112,34 @@ def fit_network(
     )
 
 
+def fitted_features(cfg: DictConfig, dataset: LabelledData) -> FeaturePipeline:
+    """The features that the configuration names, fitted on the training rows.
+
+    Raises:
+        ConfigError: There are none, or a prepared dataset has fewer.
+    """
+    # null: the extra columns that a dataset was prepared with.
+    columns = {
+        name: getattr(dataset, name)
+        for name in ("numeric", "categorical")
+        if cfg.features[name] is None
+    }
+    features: FeaturePipeline = instantiate(cfg.features, **columns)
+    if isinstance(dataset, PreparedDataset):
+        fit_features(features, dataset)
+    else:
+        features.fit(dataset.part("train"), progress=is_main_process())
+    if not features.dim:
+        raise ConfigError(
+            "there are no tabular features: choose features=headline or model=text, or name "
+            "data.numeric columns"
+        )
+    return features
+
+
 def _predictor(
     engine: Engine,
-    dataset: Dataset,
+    dataset: LabelledData,
     *,
     features: FeaturePipeline | None = None,
     pretrained: Pretrained | None = None,

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from fakenews.bundle import BundleContent, write_bundle
 from fakenews.config import check, plain, training_rules
-from fakenews.data.dataset import Dataset, Split
+from fakenews.data.dataset import LabelledData, Split
 from fakenews.data.manifest import write_json
 from fakenews.engines import Outputs
 from fakenews.errors import BundleError, Interrupted, TrainingError
@@ -167,9 +167,9 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def load_data(cfg: DictConfig, folder: Path) -> Dataset:
+def load_data(cfg: DictConfig, folder: Path) -> LabelledData:
     """Read, audit and split; show the audit and write it to the run folder."""
-    dataset: Dataset = instantiate(cfg.data)
+    dataset: LabelledData = instantiate(cfg.data)
     write_json(folder / "audit.json", dataset.audit.to_json())
     write_json(folder / "data.json", dataset.manifest)
     console = Console()
@@ -181,7 +181,7 @@ def load_data(cfg: DictConfig, folder: Path) -> Dataset:
 
 
 def conclude(
-    cfg: DictConfig, dataset: Dataset, fitted: Fitted, run: Run
+    cfg: DictConfig, dataset: LabelledData, fitted: Fitted, run: Run
 ) -> tuple[Path, dict[Split, Evaluation]]:
     """Calibrate on validation, evaluate, write the report and the bundle.
 
@@ -247,7 +247,7 @@ def conclude(
 def bundle_content(
     *,
     cfg: DictConfig,
-    dataset: Dataset,
+    dataset: LabelledData,
     fitted: Fitted,
     validation: Outputs,
     evaluations: dict[Split, Evaluation],
@@ -296,7 +296,7 @@ def bundle_content(
     )
 
 
-def _check_bundle(bundle: Path, dataset: Dataset, validation: Outputs) -> None:
+def _check_bundle(bundle: Path, dataset: LabelledData, validation: Outputs) -> None:
     """What was written must predict what was evaluated."""
     frame = dataset.part("val")
     rows = np.argsort(frame["text"].str.len().to_numpy(), kind="stable")[
