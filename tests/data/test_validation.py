@@ -33,14 +33,14 @@ def test_what_is_always_checked():
     )
     schema = RowSchema(numeric=["age"], classes=["fake", "real"])
     assert found(schema, rows) == [
-        (1, "text is empty"),
-        (2, "label is empty"),
-        (2, "age is not finite (inf)"),
-        (3, "label is not one of 'fake', 'real' ('odd')"),
-        (4, "text is empty"),
-        (4, "age is not finite (-inf)"),
+        (1, "the text is empty"),
+        (2, "the label is empty"),
+        (2, "column 'age': inf is not finite"),
+        (3, "the label 'odd' is not one of 'fake', 'real'"),
+        (4, "the text is empty"),
+        (4, "column 'age': -inf is not finite"),
     ]
-    assert found(RowSchema(), rows)[-1] == (4, "text is empty")
+    assert found(RowSchema(), rows)[-1] == (4, "the text is empty")
 
 
 def test_good_rows_have_no_failures():
@@ -55,40 +55,50 @@ def test_good_rows_have_no_failures():
 @pytest.mark.parametrize(
     ("column", "rules", "values", "reasons"),
     [
-        ("text", {"min_chars": 3}, ["ab", "abc"], ["text has fewer than 3 characters ('ab')"]),
+        (
+            "text",
+            {"min_chars": 3},
+            ["ab", "abc"],
+            ["the text 'ab' has fewer than 3 characters"],
+        ),
         (
             "text",
             {"max_chars": 3},
             ["abc", "abcd"],
-            ["text has more than 3 characters ('abcd')"],
+            ["the text 'abcd' has more than 3 characters"],
         ),
-        ("text", {"pattern": "^[A-Z]"}, ["Ab", "ab"], ["text does not match '^[A-Z]' ('ab')"]),
+        (
+            "text",
+            {"pattern": "^[A-Z]"},
+            ["Ab", "ab"],
+            ["the text 'ab' does not match '^[A-Z]'"],
+        ),
         (
             "text",
             {"pattern": r"(?<!a)b"},
             ["b", "ab"],
-            [r"text does not match '(?<!a)b' ('ab')"],
+            [r"the text 'ab' does not match '(?<!a)b'"],
         ),
         ("text", {"min_chars": None, "pattern": None}, ["a"], []),
         (
             "label",
             {"one_of": ["a", 1]},
             ["a", "1", "b"],
-            ["label is not one of 'a', '1' ('b')"],
+            ["the label 'b' is not one of 'a', '1'"],
         ),
         ("age", {"min": 0, "max": 120}, [0.0, 120.0, np.nan], []),
-        ("age", {"min": 0}, [-0.5], ["age is below 0 (-0.5)"]),
-        ("age", {"max": 120}, [121.0, np.inf], ["age is above 120 (121)", *2 * [None]]),
-        ("age", {"one_of": [1, 2]}, [1.0, np.nan, 3.0], ["age is not one of 1, 2 (3)"]),
-        ("age", {"allow_missing": False}, [1.0, np.nan], ["age is missing"]),
+        ("age", {"min": 0}, [-0.5], ["column 'age': -0.5 is below 0"]),
+        ("age", {"max": 120}, [121.0, np.inf], ["column 'age': 121 is above 120", *2 * [None]]),
+        ("age", {"one_of": [1, 2]}, [1.0, np.nan, 3.0], ["column 'age': 3 is not one of 1, 2"]),
+        ("age", {"allow_missing": False}, [1.0, np.nan], ["column 'age': is missing"]),
         ("age", {"allow_missing": True}, [np.nan], []),
         (
             "lang",
             {"one_of": ["en", "de"]},
             ["en", "", "xx"],
-            ["lang is not one of 'en', 'de' ('xx')"],
+            ["column 'lang': 'xx' is not one of 'en', 'de'"],
         ),
-        ("lang", {"allow_missing": False}, ["en", ""], ["lang is missing"]),
+        ("lang", {"allow_missing": False}, ["en", ""], ["column 'lang': is missing"]),
         ("lang", {"min_chars": 2, "pattern": "n"}, ["en", ""], []),
     ],
 )
@@ -156,7 +166,7 @@ def test_a_schema_that_was_used_goes_to_another_process():
     schema = RowSchema(expectations={"text": {"min_chars": 3}})
     schema.check(frame(text=["abc"]))
     copy = pickle.loads(pickle.dumps(schema))  # noqa: S301 our own
-    assert found(copy, frame(text=["ab"])) == [(0, "text has fewer than 3 characters ('ab')")]
+    assert found(copy, frame(text=["ab"])) == [(0, "the text 'ab' has fewer than 3 characters")]
 
 
 def test_pandera_is_imported_when_it_is_used():
@@ -178,7 +188,7 @@ def breaking(rows: int, first: int = 1) -> pd.DataFrame:
             "file": "news.csv",
             "row": numbers,
             "reason": [
-                "text is empty"
+                "the text is empty"
                 if n % 2
                 else reason(column="age", check="is above 120", value=f"{120 + n}")
                 for n in numbers
@@ -200,10 +210,11 @@ def test_a_report_counts_shows_and_keeps_everything(tmp_path: Path):
     expected = pd.concat([breaking(5), breaking(3, first=10_000)], ignore_index=True)
     pd.testing.assert_frame_equal(written, expected)
     assert report.rows == 8
-    assert report.counts == {"text is empty": 4, "age is above 120": 4}
+    assert report.counts == {"the text is empty": 4, "column 'age': is above 120": 4}
     assert report.summary() == (
-        "8 rows break the schema (4 text is empty, 4 age is above 120), as news.csv row 1: "
-        f"text is empty; news.csv row 2: age is above 120 (122); all are in {path}"
+        "8 rows break the schema (4 x the text is empty, 4 x column 'age': is above 120), as "
+        "news.csv row 1: the text is empty; news.csv row 2: column 'age': 122 is above 120; "
+        f"all are in {path}"
     )
     assert str(report.refusal()).endswith(
         "; mend them, relax validation.columns, or set them aside with "
@@ -213,16 +224,15 @@ def test_a_report_counts_shows_and_keeps_everything(tmp_path: Path):
 
 
 def test_reasons_are_counted_without_their_values():
-    values = ["'it'", '"it\'s"', r"'a \' (b); c'", "'(x)'...", "-1.5e+09", "inf"]
-    rows = breaking(len(values)).assign(
-        reason=[
-            f"{reason(column='a', check='is odd', value=value)}; text is empty"
-            for value in values
-        ]
-    )
+    values = ["'it'", '"it\'s"', r"'a \' is (b); c'", "'(x)'...", "-1.5e+09", "inf", ""]
+    columns = ["text", "age"]
+    reasons = [
+        "; ".join(reason(column=c, check="is odd", value=value) for c in columns)
+        for value in values
+    ]
     report = Report(None)
-    report.add(rows)
-    assert report.counts == {"a is odd; text is empty": len(values)}
+    report.add(breaking(len(values)).assign(reason=reasons))
+    assert report.counts == {"the text is odd; column 'age': is odd": len(values)}
     assert "all are in" not in report.summary()
 
 

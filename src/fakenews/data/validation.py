@@ -38,9 +38,10 @@ REPORTED = ("file", "row", "reason", "text", "label")
 
 _SHORT = 40  # characters of a value that are shown
 _BATCH_ROWS = 8192
-# What `_reason` puts behind the words: it differs from row to row.
+# What `reason` puts before the words: it differs from row to row.
 _VALUE = re.compile(
-    r""" \((?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[-+.\w]+)(?:\.\.\.)?\)(?=; |$)"""
+    r"(?:(?<=: )|(?<=^the text )|(?<=; the text )|(?<=^the label )|(?<=; the label ))"
+    r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[-+.\w]+)(?:\.\.\.)? (?=is |has |does )"""
 )
 
 
@@ -197,16 +198,15 @@ class RowSchema:
 
 
 def reason(*, column: str, check: str, value: str) -> str:
-    """What is wrong with a row, as `Report` can count it.
+    """What is wrong with a row, in words from which `Report` can take the value.
 
     Args:
-        column: Its name.
-        check: What the value is, as in ``is above 120``.
-        value: Shown if it is not empty: as `repr` gives it, or a number.
+        column: `text`, `label`, or the name of another one.
+        check: What the value is, does or has, as in ``is above 120``.
+        value: As `repr` gives it, or a number; empty if it has nothing to tell.
     """
-    return (
-        f"{column} {check} ({value})" if value not in ("", "''", "nan") else f"{column} {check}"
-    )
+    subject = f"the {column}" if column in ("text", "label") else f"column {column!r}:"
+    return f"{subject} {check}" if value in ("", "''", "nan") else f"{subject} {value} {check}"
 
 
 class Report:
@@ -290,7 +290,7 @@ class Report:
 
     def summary(self) -> str:
         """One line: how many rows, why, the first of them, and where all are."""
-        reasons = [f"{count:,} {words}" for words, count in self.counts.most_common(5)]
+        reasons = [f"{count:,} x {words}" for words, count in self.counts.most_common(5)]
         if len(self.counts) > 5:
             reasons.append(f"{len(self.counts) - 5} more reasons")
         rows = "row breaks" if self.rows == 1 else "rows break"
