@@ -254,8 +254,8 @@ def _prepared_rules(cfg: DictConfig) -> Iterator[str]:
 
 
 def _credential_rules(options: DictConfig | None, path: str) -> Iterator[str]:
-    for name in options or {}:
-        if re.search(r"key|secret|token|password", str(name)):
+    for name in map(str, options or {}):
+        if re.search(r"key|secret|token|password", name):
             yield (
                 f"{path}.{name} would be recorded: give credentials by the environment or a "
                 "profile, as in AWS_SECRET_ACCESS_KEY"

@@ -26,17 +26,15 @@ class ElasticResume(L.Callback):
 
     def __init__(self) -> None:
         self._ranks = 0
-        self._steps = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note how many ranks there are, and how many optimizer steps an epoch has."""
+        """Note how many ranks there are."""
         del pl_module
         self._ranks = trainer.world_size
-        self._steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"ranks": self._ranks, "steps": self._steps}
+        return {"ranks": self._ranks}
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
@@ -68,16 +66,14 @@ class ElasticResume(L.Callback):
         log.info("resuming on %d processes; before, there were %d", ranks, before["ranks"])
         loops = checkpoint["loops"]["fit_loop"]
         epochs = loops["epoch_progress"]["current"]
+        done = 0
         if epochs["started"] > epochs["processed"]:
-            _move(loops["epoch_loop.batch_progress"]["current"], module)
-        steps = math.ceil(module.steps_of_epoch / trainer.accumulate_grad_batches)
+            done = module.steps_of_epoch - module.steps_left
+            # Saved at the end of a step, which is completed when the checkpoint is loaded.
+            loops["epoch_loop.batch_progress"]["current"].update(
+                ready=done, started=done, processed=done, completed=done - 1
+            )
+        every = trainer.accumulate_grad_batches
+        steps = epochs["processed"] * math.ceil(module.steps_of_epoch / every) + done // every
         for schedule in checkpoint["lr_schedulers"]:
-            done = round(schedule["last_epoch"] * steps / before["steps"])
-            schedule["last_epoch"], schedule["_step_count"] = done, done + 1
-
-
-def _move(progress: dict[str, int], module: StreamingDataModule) -> None:
-    """Set Lightning's counts of an epoch's batches to where the epoch goes on."""
-    done = module.steps_of_epoch - module.steps_left
-    # Saved at the end of a step, which is completed when the checkpoint is loaded.
-    progress.update(ready=done, started=done, processed=done, completed=done - 1)
+            schedule["last_epoch"], schedule["_step_count"] = steps, steps + 1
