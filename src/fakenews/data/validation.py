@@ -10,7 +10,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -51,11 +51,12 @@ class Settings:
 
     Attributes:
         quarantine: A file for the rows that break the schema; None if they stop the work.
-        columns: What is expected of columns, as for `RowSchema`.
+        columns: What is expected of columns, as for `RowSchema`; None for nothing more than
+            what is always checked.
     """
 
     quarantine: str | None = None
-    columns: Expectations = field(default_factory=dict)
+    columns: Expectations | None = None
 
 
 class RowSchema:
