@@ -116,6 +116,39 @@ def test_a_reference_to_what_is_gone_is_named(composed: Callable[..., DictConfig
         check(cfg)
 
 
+PREPARED = ("data=shards", "data.path=s3://bucket/data")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        ((*PREPARED, "model=tfidf"), "needs all training rows in memory: use data=csv"),
+        ((*PREPARED, "loader=memory"), "data=shards is streamed: use loader=stream"),
+        (("loader=stream",), "loader=stream reads a prepared dataset: use data=shards"),
+        (
+            (*PREPARED, "data.storage_options={key: a, endpoint_url: b}"),
+            "data.storage_options.key would be recorded: give credentials by the environment",
+        ),
+        (
+            (*PREPARED, "data.verify=never"),
+            "data.verify='never': it should be 'hash' or 'size'",
+        ),
+        ((*PREPARED, "loader.num_workers=0"), "loader.num_workers=0: it should be greater"),
+        (
+            (*PREPARED, "features=none", "data.numeric=[]", "data.categorical=[]"),
+            "model=fusion reads tabular features and there are none",
+        ),
+    ],
+)
+def test_streaming_rules(overrides: tuple[str, ...], fault: str, faults: Faults) -> None:
+    (found,) = faults(*overrides)
+    assert fault in found
+
+
+def test_columns_as_prepared_are_no_fault(composed: Callable[..., DictConfig]) -> None:
+    check(composed(*PREPARED, "features=none"), rules=training_rules)
+
+
 @pytest.mark.parametrize(
     "target", ["os.system", "subprocess.run", "fakenews.cli.os.system", "wave.open"]
 )

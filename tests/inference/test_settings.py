@@ -21,3 +21,14 @@ def test_what_nobody_says(columns_bundle: Path) -> None:
     content = replace(read_bundle(columns_bundle), provenance={})
     with pytest.raises(ConfigError, match="give text=VALUE"):
         data_setting(content, "text", None)
+
+
+def test_columns_of_a_prepared_dataset_were_chosen_when_it_was_prepared(
+    columns_bundle: Path,
+) -> None:
+    provenance = {
+        "data": {"settings": {"text": "headline", "label": "verdict"}},
+        "config": {"data": {"path": "s3://bucket/data"}},
+    }
+    content = replace(read_bundle(columns_bundle), provenance=provenance)
+    assert data_setting(content, "label", None) == "verdict"

@@ -228,3 +228,40 @@ def test_several_classes():
     torch.testing.assert_close(
         model.loss(logits, labels), functional.cross_entropy(logits, labels)
     )
+
+
+def blank() -> Batch:
+    empty = torch.zeros(1, 0, dtype=torch.long)
+    return Batch(
+        rows=torch.tensor([-1]),
+        input_ids=empty,
+        attention_mask=empty,
+        tabular=torch.zeros(1, 4),
+        labels=torch.zeros(1, dtype=torch.long),
+    )
+
+
+def test_a_blank_batch_has_gradients_of_zero_and_is_not_logged():
+    model = make(label_smoothing=0.1, focal_gamma=2.0, class_weights="balanced")
+    loss = model.training_step(blank(), 0)
+    loss.backward()
+    assert loss.item() == 0
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        assert not parameter.grad.any()
+
+
+def test_a_single_row_is_not_blank():
+    model = make()
+    one = Batch(*(column[:1] for column in batches()[0]))
+    logged: list[str] = []
+    model.log = lambda name, *_, **__: logged.append(name)  # type: ignore[assignment,method-assign]
+    assert model.training_step(one, 0).item() > 0
+    assert logged == ["train/loss"]
+
+
+def test_blank_rows_are_not_validated():
+    content = batches()
+    plain = trainer().validate(make(), loader(content), verbose=False)
+    padded = trainer().validate(make(), loader([*content, blank()]), verbose=False)
+    assert padded == plain

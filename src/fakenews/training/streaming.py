@@ -8,6 +8,7 @@ which rank, is planned in `fakenews.data.epoch`.
 import hashlib
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -304,9 +305,6 @@ class StreamLoader:
         split: `train` or `val`.
     """
 
-    # Lightning asks a loader with a `sampler` for it.
-    batch_sampler: None = None
-
     def __init__(
         self, module: StreamingDataModule, *, length: int, split: Split = "train"
     ) -> None:
@@ -318,9 +316,9 @@ class StreamLoader:
         return self._length
 
     @property
-    def sampler(self) -> "StreamLoader":
-        """Itself: Lightning sets the epoch of a loader's `sampler`."""
-        return self
+    def batch_sampler(self) -> SimpleNamespace:
+        """Leads to itself: Lightning sets the epoch of a batch sampler's `sampler`."""
+        return SimpleNamespace(sampler=self)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch; Lightning calls this before each."""
