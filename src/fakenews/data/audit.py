@@ -22,6 +22,8 @@ from fakenews.data.split import assign_folds
 from fakenews.errors import DataError
 
 _QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
+# Smallest lift of the probe that is warned of.
+_PROBE_WARNING = 0.1
 _PROBE_ROWS = 100_000  # enough for ten columns; more only takes longer
 
 
@@ -158,7 +160,6 @@ def audit(
     *,
     classes: list[str],
     positive: str,
-    probe_warning: float = 0.1,
     seed: int = 0,
 ) -> Audit:
     """Count, measure and probe.
@@ -168,7 +169,6 @@ def audit(
         groups: Duplicate group of each row of ``table.frame`` [N].
         classes: Sorted classes.
         positive: The one of them that the probe predicts.
-        probe_warning: Smallest lift of the probe on the cleaned text that is warned of.
         seed: Seed of the probe's folds.
     """
     frame = table.frame
@@ -204,7 +204,9 @@ def audit(
         },
         probe_raw=probe_raw,
         probe_text=probe_text,
-        warnings=_warnings(probe_text, probe_warning, conflicting_groups, largest, len(frame)),
+        warnings=warnings_of(
+            probe_text, conflicting=conflicting_groups, largest=largest, rows=len(frame)
+        ),
     )
 
 
@@ -249,11 +251,19 @@ def _conflicting(key: pd.Series, label: pd.Series) -> int:
     return int((label.groupby(key).transform("nunique") > 1).sum())
 
 
-def _warnings(
-    found: Probe | None, limit: float, conflicting: int, largest: int, rows: int
+def warnings_of(
+    found: Probe | None, *, conflicting: int, largest: int, rows: int
 ) -> list[str]:
+    """What a reader should act on.
+
+    Args:
+        found: The probe on the texts that a model gets.
+        conflicting: Rows whose duplicate group has more than one label.
+        largest: Rows in the largest group.
+        rows: All rows.
+    """
     warnings = []
-    if found is not None and found.lift >= limit:
+    if found is not None and found.lift >= _PROBE_WARNING:
         warnings.append(
             f"format alone predicts the label: average precision {found.average_precision:.2f} "
             f"against a base rate of {found.base_rate:.2f}; a model can cheat on it, "

@@ -113,8 +113,8 @@ def sketch(
         buckets = _buckets(found, threshold, num_perm, seed, progress=progress)
     return pa.table(
         {
-            "key": pa.array(map(_hash, keys), pa.int64()),
-            "spelling": pa.array(map(_hash, folded), pa.int64()),
+            "key": pa.array(map(stable_hash, keys), pa.int64()),
+            "spelling": pa.array(map(stable_hash, folded), pa.int64()),
             "words": pa.array(words, pa.list_(pa.int64())),
             "buckets": pa.array(list(buckets), pa.list_(pa.int64())),
         }
@@ -225,10 +225,10 @@ def _buckets(
 
 @lru_cache(maxsize=1 << 18)
 def _word_hash(word: str) -> int:
-    return _hash(word)
+    return stable_hash(word)
 
 
-def _hash(key: str) -> int:
-    """63 bits."""
+def stable_hash(key: str) -> int:
+    """63 bits, the same in every process."""
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -1,0 +1,1 @@
+"""From any table of texts to a prepared dataset, in bounded memory."""

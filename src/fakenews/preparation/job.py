@@ -1,0 +1,380 @@
+"""The preparation: inputs -> chunks -> groups and splits -> shards -> manifest.
+
+Each paragraph leaves its result in the work folder; a preparation that was interrupted
+goes on where it stopped, and ends with the same bytes.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from fakenews.config import check, plain, preparation_rules
+from fakenews.data.checks import column_clashes, expand_paths
+from fakenews.data.dataset import roles_of
+from fakenews.data.shards import (
+    AUDIT,
+    MANIFEST,
+    SPLITS,
+    Manifest,
+    Shard,
+    read_manifest,
+    verify,
+    write_manifest,
+)
+from fakenews.data.storage import Storage
+from fakenews.data.validation import Report, RowSchema
+from fakenews.errors import ConfigError, DataError
+from fakenews.features.entities import EntityCounter, spacy_version
+from fakenews.features.pipeline import FeaturePipeline
+from fakenews.features.state import EntityState
+from fakenews.features.tabular import HEADLINE_FEATURES
+from fakenews.models.encoder import Pretrained
+from fakenews.preparation.audit import audit_sample
+from fakenews.preparation.catalogue import show
+from fakenews.preparation.engines import Engine, Settings, alone
+from fakenews.preparation.grouping import REPEATED, assign
+from fakenews.preparation.ingest import check_columns, digest, read_chunks
+from fakenews.preparation.recipe import InputFile, Recipe, Role
+from fakenews.preparation.shards import Bucket, statistics_of, write_bucket
+from fakenews.preparation.work import Work, read_json
+from fakenews.provenance import SHAPE_DATA, git, versions
+
+log = logging.getLogger(__name__)
+
+_RESERVED = frozenset({"id", "ord", "input_ids", "truncated", *HEADLINE_FEATURES})
+
+
+def prepare(cfg: DictConfig) -> None:
+    """Do what `cfg.action` says: prepare a dataset, list or verify prepared ones.
+
+    Args:
+        cfg: The composed `conf/prepare.yaml`.
+
+    Raises:
+        FakeNewsError: The user can mend it.
+    """
+    check(cfg, rules=preparation_rules)
+    storage = Storage(cfg.out, options=plain(cfg.storage_options))
+    if cfg.action == "list":
+        show(storage)
+    elif cfg.action == "verify":
+        manifest = read_manifest(storage)
+        verify(storage, manifest, level="hash", progress=True)
+        log.info("%s: every shard is as its manifest says", storage.url)
+    else:
+        make(cfg, storage)
+
+
+def make(cfg: DictConfig, storage: Storage) -> None:
+    """Prepare the dataset, unless it is there already."""
+    work = Work(_work_folder(cfg, storage))
+    work.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(work.path / ".lock", timeout=0):
+            _make(cfg, storage, work)
+    except Timeout:
+        raise DataError(
+            f"another process is preparing {storage.url} (in {work.path}): wait for it, or "
+            "stop it"
+        ) from None
+
+
+def _make(cfg: DictConfig, storage: Storage, work: Work) -> None:
+    settings: Settings = instantiate(cfg.prepare)
+    earlier = read_manifest(storage) if storage.size(MANIFEST) is not None else None
+    inputs = find_inputs(cfg, known=earlier)
+    recipe, pretrained = find_recipe(cfg)
+    fingerprint = recipe.fingerprint(inputs)
+    if earlier is not None and earlier.fingerprint == fingerprint:
+        verify(storage, earlier, level="size")
+        log.info("%s is prepared from these inputs and settings: nothing to do", storage.url)
+        return
+    _make_room(cfg, storage, earlier)
+    if work.begin(fingerprint, recipe, pretrained.tokenizer):
+        log.info("going on with the preparation in %s", work.path)
+    engine = settings.start()
+    ingest(engine, work, inputs)
+    quarantined = report_breaches(work, cfg.validation.quarantine)
+    facts = (
+        read_json(work.facts) if work.facts.exists() else assign(work, memory=settings.memory)
+    )
+    buckets = write_shards(engine, work, storage, facts, recipe)
+    manifest = describe(
+        work,
+        inputs,
+        facts=facts,
+        buckets=buckets,
+        quarantined=quarantined,
+        commit=git(Path(cfg.paths.root))["commit"],
+    )
+    verify(storage, manifest, level="size")
+    sample = audit_sample(storage, manifest, facts["duplicates"])
+    content = json.dumps(sample.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    storage.write_bytes(AUDIT, content.encode() + b"\n")
+    # Last: it says that the dataset is whole.
+    write_manifest(storage, manifest)
+    work.clear()
+    log.info(
+        "prepared %s: %s",
+        storage.url,
+        ", ".join(f"{manifest.rows(split):,} {split}" for split in SPLITS),
+    )
+
+
+def find_inputs(cfg: DictConfig, *, known: Manifest | None) -> list[InputFile]:
+    """The files to read, with their hashes.
+
+    Args:
+        cfg: The composed configuration.
+        known: An earlier manifest: files with the same size and time are not hashed again.
+
+    Raises:
+        DataError: A file or a column is missing; all faults are named.
+    """
+    data = cfg.data
+    paths = {"train": data.path, "val": data.val_path, "test": data.test_path}
+    if data.path is None:
+        if data.fetch is None:
+            raise ConfigError("data.path is not set: give a file, e.g. data.path=news.csv")
+        fetched = instantiate(data.fetch)
+        paths |= roles_of(fetched(cache_dir=Path(cfg.paths.cache)))
+    columns = [data.text, data.label, *data.numeric, *data.categorical]
+    faults = column_clashes(data.text, data.label, data.numeric, data.categorical)
+    faults += [
+        f"extra column {name!r} has the name of another column of a shard; rename it"
+        for name in (*data.numeric, *data.categorical)
+        if name in _RESERVED or name.startswith("entity_")
+    ]
+    found: list[tuple[Role, Path]] = []
+    roles: tuple[Role, ...] = ("train", "val", "test")
+    for role in roles:
+        if paths[role] is not None:
+            files, missing = expand_paths(plain(paths[role]))
+            faults += missing + list(
+                chain.from_iterable(check_columns(file, columns) for file in files)
+            )
+            found += [(role, file) for file in files]
+    if faults:
+        raise DataError(faults)
+    hashes = {
+        (entry["path"], entry["bytes"], entry["mtime_ns"]): entry["sha256"]
+        for entry in (known.inputs if known else [])
+    }
+    return [_input(role, path, hashes) for role, path in found]
+
+
+def _input(role: Role, path: Path, hashes: Mapping[tuple[str, int, int], str]) -> InputFile:
+    stat = path.stat()
+    sha256 = hashes.get((str(path), stat.st_size, stat.st_mtime_ns))
+    if sha256 is None:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return InputFile(
+        role=role,
+        path=str(path),
+        bytes=stat.st_size,
+        mtime_ns=stat.st_mtime_ns,
+        sha256=sha256,
+    )
+
+
+def find_recipe(cfg: DictConfig) -> tuple[Recipe, Pretrained]:
+    """The settings that shape the dataset, and the encoder whose tokens it will have."""
+    data = cfg.data
+    pretrained: Pretrained = instantiate(cfg.encoder)
+    features: FeaturePipeline = instantiate(cfg.features)
+    counter = features.counter
+    expectations = plain(cfg.validation.columns) or {}
+    # A rule that makes no sense shows here, not in a worker.
+    RowSchema(numeric=data.numeric, categorical=data.categorical, expectations=expectations)
+    recipe = Recipe(
+        text=data.text,
+        label=data.label,
+        label_names=None
+        if data.label_names is None
+        else {str(k): str(v) for k, v in data.label_names.items()},
+        positive=data.positive,
+        numeric=list(data.numeric),
+        categorical=list(data.categorical),
+        normalise=data.normalise,
+        max_chars=data.max_chars,
+        val_size=data.val_size,
+        test_size=data.test_size,
+        folds=data.folds,
+        fold=data.fold,
+        near_duplicates=data.near_duplicates,
+        seed=cfg.seed,
+        entities=None if counter is None else counter.model,
+        entities_version=None if counter is None else f"{counter.version} {spacy_version()}",
+        tokenizer=hashlib.sha256(pretrained.tokenizer.to_str().encode()).hexdigest(),
+        max_length=pretrained.max_length,
+        expectations=expectations,
+        sharding=instantiate(cfg.shards),
+    )
+    return recipe, pretrained
+
+
+def ingest(engine: Engine, work: Work, inputs: Sequence[InputFile]) -> None:
+    """Read, clean, check and sketch every row."""
+    todo = [
+        (work, number, source)
+        for number, source in enumerate(inputs)
+        if not (work.chunks / f"file-{number:05d}.json").exists()
+    ]
+    total = sum(source.bytes for _, _, source in todo)
+    done = engine.run(todo, read_chunks, digest)
+    _follow(done, "read", total=total, unit="B")
+
+
+def report_breaches(work: Work, quarantine: str | None) -> int:
+    """Set rows that break the schema aside, or stop.
+
+    Returns:
+        How many were set aside.
+
+    Raises:
+        DataError: There are some, and nowhere to set them aside.
+    """
+    target = Path(quarantine) if quarantine is not None else work.path / "breaches.csv"
+    with Report(target) as report:
+        for path in sorted(work.breaches.glob("*.parquet")):
+            report.add_table(path)
+    if not report.rows:
+        return 0
+    if quarantine is None:
+        raise report.refusal()
+    log.warning("%s", report.summary())
+    return report.rows
+
+
+def write_shards(
+    engine: Engine, work: Work, storage: Storage, facts: Mapping[str, Any], recipe: Recipe
+) -> list[dict[str, Any]]:
+    """Featurise and write every bucket; what each gave, in order."""
+    count = max(1, -(-facts["rows"] // recipe.sharding.rows))
+    buckets = [Bucket(work=work, storage=storage, number=n, of=count) for n in range(count)]
+    todo = [bucket for bucket in buckets if not bucket.done.exists()]
+    rows = facts["rows"] * len(todo) // count
+    _follow(engine.run(todo, alone, write_bucket), "write", total=rows, unit=" rows")
+    return [read_json(bucket.done) for bucket in buckets]
+
+
+def describe(
+    work: Work,
+    inputs: Sequence[InputFile],
+    *,
+    facts: Mapping[str, Any],
+    buckets: Sequence[Mapping[str, Any]],
+    quarantined: int,
+    commit: str | None,
+) -> Manifest:
+    """What was made, from what."""
+    recipe = work.recipe()
+    chunks = [read_json(path) for path in sorted(work.chunks.glob("[0-9]*.json"))]
+    dropped: dict[str, int] = {}
+    for chunk in chunks:
+        for reason, rows in chunk["dropped"].items():
+            dropped[reason] = dropped.get(reason, 0) + rows
+    if facts["repeated"]:
+        dropped[REPEATED] = facts["repeated"]
+    return Manifest(
+        fingerprint=recipe.fingerprint(inputs),
+        inputs=[
+            {**vars(source), **read_json(work.chunks / f"file-{number:05d}.json")}
+            for number, source in enumerate(inputs)
+        ],
+        settings=recipe.to_json(),
+        classes=facts["classes"],
+        positive=facts["positive"],
+        numeric=list(recipe.numeric),
+        categorical=list(recipe.categorical),
+        counts=facts["counts"],
+        dropped=dict(sorted(dropped.items())),
+        quarantined=quarantined,
+        repaired=sum(chunk["repaired"] for chunk in chunks),
+        clipped=sum(chunk["clipped"] for chunk in chunks),
+        tokenizer={"sha256": recipe.tokenizer, "max_length": recipe.max_length},
+        entities=_entities(recipe, buckets),
+        statistics=_statistics(recipe, facts, buckets),
+        shards={
+            split: [
+                Shard(**(found | {"row_groups": tuple(found["row_groups"])}))
+                for bucket in buckets
+                if (found := bucket["shards"].get(split))
+            ]
+            for split in SPLITS
+            if split in facts["counts"]
+        },
+        versions=versions(*SHAPE_DATA, "duckdb", "pandera", "spacy", "tokenizers"),
+        commit=commit,
+    )
+
+
+def _entities(recipe: Recipe, buckets: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    if recipe.entities is None:
+        return None
+    state = EntityState(
+        model=recipe.entities,
+        version=EntityCounter(model=recipe.entities).version,
+        spacy_version=spacy_version(),
+        labels=tuple(buckets[0]["entity_labels"]),
+    )
+    return {**vars(state), "labels": list(state.labels)}
+
+
+def _statistics(
+    recipe: Recipe, facts: Mapping[str, Any], buckets: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    found = statistics_of(buckets)
+    labels = buckets[0]["entity_labels"]
+    columns = [*HEADLINE_FEATURES, *(f"entity_{label}" for label in labels), *recipe.numeric]
+    missing = set(chain.from_iterable(bucket["missing"] for bucket in buckets))
+    return {
+        "mean": dict(zip(columns, found.mean.tolist(), strict=True)),
+        "scale": dict(zip(columns, found.scale.tolist(), strict=True)),
+        "missing": [name for name in recipe.numeric if name in missing],
+        "categories": facts["categories"],
+    }
+
+
+def _work_folder(cfg: DictConfig, storage: Storage) -> Path:
+    if cfg.prepare.work_dir is not None:
+        return Path(cfg.prepare.work_dir)
+    name = re.sub(r"\W+", "-", storage.url)[-40:].strip("-")
+    digest = hashlib.sha256(storage.url.encode()).hexdigest()[:8]
+    return Path(cfg.paths.cache) / "prepare" / f"{name}-{digest}"
+
+
+def _make_room(cfg: DictConfig, storage: Storage, earlier: Manifest | None) -> None:
+    """Make sure that what is written stands alone."""
+    if earlier is not None:
+        if not cfg.overwrite:
+            raise DataError(
+                f"{storage.url} has a dataset of other inputs or settings: give another out, "
+                "or replace it with overwrite=true"
+            )
+        # First: from now on it is no whole dataset.
+        storage.delete(MANIFEST)
+        for path in storage.list():
+            if path.endswith(".parquet") and path.partition("/")[0] in SPLITS:
+                storage.delete(path)
+
+
+def _follow(done: Iterable[int], what: str, *, total: int, unit: str) -> None:
+    with tqdm(
+        total=total, desc=what, unit=unit, unit_scale=True, mininterval=0.5, disable=not total
+    ) as bar:
+        for amount in done:
+            # Sizes are estimates: a bar never passes its end.
+            bar.update(min(amount, total - bar.n))
+        bar.update(total - bar.n)

@@ -1,0 +1,172 @@
+"""The whole preparation, in one process."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from fakenews.data.prepared import load
+from fakenews.data.shards import read_manifest, verify
+from fakenews.data.storage import Storage
+from fakenews.errors import ConfigError, DataError
+
+Prepare = Callable[..., Path]
+Write = Callable[..., Path]
+
+ROWS = [
+    (f"Topic {i} of the day: {i * 37} people", "ab"[i % 3 == 0], i % 7 or "", "xyz"[i % 3])
+    for i in range(300)
+]
+HEADER = "text,label,age,channel"
+CSV = ["data=csv", "shards.rows=100", "shards.row_group_rows=16"]
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_sample_becomes_a_dataset_that_is_as_its_manifest_says(run_prepare: Prepare):
+    out = run_prepare("data.fetch.rows=1000", "shards.rows=300")
+    storage = Storage(out)
+    manifest = read_manifest(storage)
+    verify(storage, manifest, level="hash")
+    assert {split: manifest.rows(split) for split in manifest.shards} == {
+        split: sum(rows.values()) for split, rows in manifest.counts.items()
+    }
+    assert sum(map(manifest.rows, manifest.shards)) == 1000
+    assert manifest.classes == ["fake", "real"]
+    assert [len(shards) for shards in manifest.shards.values()] == [4, 4, 4]
+    assert manifest.inputs[0]["rows"] == 1000
+    audit = json.loads((out / "audit.json").read_text())
+    assert audit["rows"] == 1000
+    assert audit["base_rate"] == pytest.approx(0.3, abs=0.05)
+
+
+def test_columns_become_features_with_their_statistics(
+    run_prepare: Prepare, write_csv: Write
+) -> None:
+    path = write_csv("a.csv", ROWS, HEADER)
+    out = run_prepare(
+        *CSV, f"data.path={path}", "data.numeric=[age]", "data.categorical=[channel]"
+    )
+    manifest = read_manifest(Storage(out))
+    train = pd.concat(pq.read_table(p).to_pandas() for p in (out / "train").iterdir())
+    assert manifest.statistics["mean"]["age"] == pytest.approx(train["age"].mean())
+    assert manifest.statistics["scale"]["age"] == pytest.approx(train["age"].std(ddof=0))
+    assert manifest.statistics["missing"] == ["age"]
+    counts = train["channel"].value_counts()
+    assert set(manifest.statistics["categories"]["channel"]) == set("xyz")
+    assert counts[manifest.statistics["categories"]["channel"][0]] == counts.max()
+
+
+def test_a_training_reads_what_was_prepared(run_prepare: Prepare, write_csv: Write) -> None:
+    path = write_csv("a.csv", ROWS, HEADER)
+    out = run_prepare(*CSV, f"data.path={path}", "data.numeric=[age]")
+    dataset = load(path=str(out))
+    assert dataset.numeric == ["age"]
+    assert len(dataset.part("val")) == 30
+    assert dataset.audit.rows == 300
+
+
+def test_the_same_bytes_again_and_with_more_workers(
+    run_prepare: Prepare, write_csv: Write
+) -> None:
+    path = write_csv("a.csv", ROWS, HEADER)
+    once = _files(run_prepare(*CSV, f"data.path={path}"))
+    again = _files(run_prepare(*CSV, f"data.path={path}", "prepare.workers=2", out="again"))
+    assert once == again
+    assert _files(run_prepare(*CSV, f"data.path={path}", "seed=1", out="other")) != once
+
+
+def test_nothing_is_done_twice(
+    run_prepare: Prepare, write_csv: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_csv("a.csv", ROWS, HEADER)
+    out = run_prepare(*CSV, f"data.path={path}")
+    times = {file: file.stat().st_mtime_ns for file in out.rglob("*.*")}
+    with caplog.at_level("INFO"):
+        run_prepare(*CSV, f"data.path={path}")
+    assert "nothing to do" in caplog.text
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*.*")} == times
+    path.touch()  # another time, the same content
+    run_prepare(*CSV, f"data.path={path}")
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*.*")} == times
+
+
+def test_another_dataset_is_replaced_only_when_told(
+    run_prepare: Prepare, write_csv: Write
+) -> None:
+    path = write_csv("a.csv", ROWS, HEADER)
+    out = run_prepare(*CSV, f"data.path={path}")
+    before = _files(out)
+    with pytest.raises(DataError, match=r"other inputs or settings.*overwrite=true"):
+        run_prepare(*CSV, f"data.path={path}", "shards.rows=200")
+    assert _files(out) == before
+    run_prepare(*CSV, f"data.path={path}", "shards.rows=200", "overwrite=true")
+    manifest = read_manifest(Storage(out))
+    verify(Storage(out), manifest, level="hash")
+    assert [len(shards) for shards in manifest.shards.values()] == [2, 2, 2]
+
+
+def test_bad_rows_stop_it_with_a_report(run_prepare: Prepare, write_csv: Write) -> None:
+    path = write_csv("a.csv", [*ROWS, ("odd", "a", "old", "x")], HEADER)
+    with pytest.raises(DataError, match=r"(?s)1 row.*'old' is not a finite number.*quarantine"):
+        run_prepare(*CSV, f"data.path={path}", "data.numeric=[age]")
+    assert not (path.parent / "prepared").exists()
+
+
+def test_bad_rows_can_be_set_aside(run_prepare: Prepare, write_csv: Write) -> None:
+    path = write_csv("a.csv", [*ROWS, ("odd", "a", "old", "x")], HEADER)
+    aside = path.with_name("aside.csv")
+    out = run_prepare(
+        *CSV, f"data.path={path}", "data.numeric=[age]", f"validation.quarantine={aside}"
+    )
+    manifest = read_manifest(Storage(out))
+    assert manifest.quarantined == 1
+    assert sum(map(manifest.rows, manifest.shards)) == 300
+    found = pd.read_csv(aside)
+    assert found[["row", "text"]].to_numpy().tolist() == [[301, "odd"]]
+
+
+def test_expectations_of_columns(run_prepare: Prepare, write_csv: Write) -> None:
+    path = write_csv("a.csv", ROWS, HEADER)
+    with pytest.raises(DataError, match="age"):
+        run_prepare(
+            *CSV,
+            f"data.path={path}",
+            "data.numeric=[age]",
+            "validation.columns={age: {min: 0, max: 5}}",
+        )
+
+
+def test_every_fault_of_the_options_is_told(run_prepare: Prepare, write_csv: Write) -> None:
+    path = write_csv("a.csv", ROWS, HEADER)
+    with pytest.raises(ConfigError, match=r"prepare\.address=x:1 is.*; prepare\.memory=much"):
+        run_prepare(*CSV, f"data.path={path}", "prepare.memory=much", "prepare.address=x:1")
+    with pytest.raises(DataError, match=r"no column 'verdict'.*; .*'label'"):
+        run_prepare(*CSV, f"data.path={path}", "data.label=verdict")
+    with pytest.raises(ConfigError, match=r"storage_options\.secret would be recorded"):
+        run_prepare(*CSV, f"data.path={path}", "storage_options={secret: x}")
+    with pytest.raises(DataError, match="extra column 'id'"):
+        run_prepare(
+            *CSV,
+            f"data.path={write_csv('b.csv', ROWS, 'text,label,id,x')}",
+            "data.numeric=[id]",
+        )
+
+
+def test_damage_is_noticed_by_verify(run_prepare: Prepare, write_csv: Write) -> None:
+    out = run_prepare(*CSV, f"data.path={write_csv('a.csv', ROWS, HEADER)}")
+    shard = out / "train" / "00001.parquet"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match=r"train/00001\.parquet"):
+        run_prepare("action=verify")
