@@ -6,8 +6,9 @@ which rank, is planned in `fakenews.data.epoch`.
 """
 
 import hashlib
+import threading
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -138,10 +139,21 @@ class StreamingDataModule(L.LightningDataModule):
         pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="read")
         # A row group on the edge of two windows is read once.
         edge: dict[int, Future[Rows]] = {}
+        failed = threading.Event()
+
+        def read(group: int) -> Rows:
+            # Otherwise each thread would wait for a dead store once more.
+            if failed.is_set():
+                raise CancelledError
+            try:
+                return self.reader.read(split, group)
+            except BaseException:
+                failed.set()
+                raise
 
         def submit(job: tuple[Window, list[int]]) -> list[Future[Rows]]:
             groups = [piece.group for piece in job[0].pieces]
-            found = [edge.get(g) or pool.submit(self.reader.read, split, g) for g in groups]
+            found = [edge.get(group) or pool.submit(read, group) for group in groups]
             edge.clear()
             edge[groups[-1]] = found[-1]
             return found
