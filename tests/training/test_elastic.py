@@ -26,7 +26,11 @@ def module(write_prepared: Write, tmp_path_factory: pytest.TempPathFactory) -> A
 def trainer(module: Any, ranks: int, **changes: Any) -> Any:
     arguments = {"limit_train_batches": 1.0, "accumulate_grad_batches": 1, "overfit_batches": 0}
     found = SimpleNamespace(
-        world_size=ranks, global_rank=0, datamodule=module, **(arguments | changes)
+        world_size=ranks,
+        global_rank=0,
+        is_global_zero=True,
+        datamodule=module,
+        **(arguments | changes),
     )
     module.trainer = found
     return found

@@ -63,7 +63,8 @@ class ElasticResume(L.Callback):
                 f"trainer.limit_train_batches={trainer.limit_train_batches} counts the steps "
                 f"of {before['ranks']} processes: resume on as many, or without the limit"
             )
-        log.info("resuming on %d processes; before, there were %d", ranks, before["ranks"])
+        if trainer.is_global_zero:
+            log.info("resuming on %d processes; before, there were %d", ranks, before["ranks"])
         loops = checkpoint["loops"]["fit_loop"]
         epochs = loops["epoch_progress"]["current"]
         done = 0

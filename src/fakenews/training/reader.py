@@ -23,6 +23,7 @@ from fakenews.features.state import EntityState
 from fakenews.features.statistics import Statistics
 from fakenews.features.tabular import HEADLINE_FEATURES
 from fakenews.features.text import Tokens, tokenize
+from fakenews.launch import is_main_process
 from fakenews.models.classifier import Batch
 from fakenews.models.encoder import Pretrained
 from fakenews.training.loader import Columns
@@ -106,7 +107,7 @@ class Reader:
             self._names.append("input_ids" if self._stored else "text")
             # Sets truncation now: threads would do it all at once.
             tokenize([], pretrained.tokenizer, max_length=pretrained.max_length)
-            if not self._stored:
+            if not self._stored and is_main_process():
                 log.info(
                     "the dataset has no token ids of this tokenizer with encoder.max_length="
                     "%d, so texts are tokenised while they stream",
@@ -234,10 +235,10 @@ def fit_features(features: FeaturePipeline, dataset: PreparedDataset) -> Feature
         )
     for kind in ("numeric", "categorical"):
         faults += [
-            f"features.{kind} names {name}, which is no {kind} column of the prepared dataset: "
-            f"prepare it again with data.{kind}"
+            f"features.{kind} names {name}, which data.{kind} does not: name it there, and "
+            "prepare the dataset again if it was prepared without"
             for name in getattr(features, kind)
-            if name not in getattr(prepared, kind)
+            if name not in getattr(dataset, kind)
         ]
     if faults:
         raise ConfigError(faults)
