@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from fakenews.data.shards import Shard
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A job in the background starts with SIGINT ignored, and so would all processes of tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

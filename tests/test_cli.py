@@ -78,6 +78,7 @@ def train(
         (["data=cvs"], "data=cvs does not exist: did you mean data=csv? choose constraint,"),
         (["model=classifer"], "model=classifer does not exist: choose fusion, seed, tabular,"),
         (["data.pth=x"], "data.pth is not an option: did you mean data.path?"),
+        (["logger=csv", "logger.tracking_uri=x"], "logger.tracking_uri is not an option: it"),
         (["nonsense=1"], "nonsense is not an option: --cfg job shows the options"),
         (["data.path=["], "cannot read the argument 'data.path=[': write KEY=VALUE"),
         (["seed"], "cannot read the argument 'seed': write KEY=VALUE"),
@@ -103,9 +104,9 @@ def test_faults_are_listed_and_the_folder_that_hydra_made_is_gone(train: Train) 
     done = train("loader.batch_size=0", "data.near_duplicates=2")
     assert done.status == 1
     assert done.err == (
-        "error: 2 faults:\n"
-        "  - data.near_duplicates=2: it should be less than or equal to 1\n"
+        "error: several faults:\n"
         "  - loader.batch_size=0: it should be greater than or equal to 1\n"
+        "  - data.near_duplicates=2: it should be less than or equal to 1\n"
     )
     assert not any((done.folder / "runs").iterdir())
 
@@ -134,6 +135,15 @@ def test_unwritable_runs_folder_is_one_line(train: Train, tmp_path: Path) -> Non
     done = train(f"hydra.run.dir={tmp_path}/file/run")
     assert done.status == 1
     assert done.err.startswith("error: Not a directory: ")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("path", ["/proc/ro", "/" + "x" * 300])
+def test_runs_folder_that_cannot_be_made_is_one_line(train: Train, path: str) -> None:
+    done = train(f"hydra.run.dir={path}/name/run")
+    assert done.status == 1
+    assert done.err.startswith("error: ")
+    assert "; choose " in done.err
     assert done.err.count("\n") == 1
 
 
@@ -229,7 +239,7 @@ def _wrapped(inner: Exception) -> RuntimeError:
     [
         (DataError("a.csv: empty"), 1, "error: a.csv: empty"),
         (_wrapped(DataError("a.csv: empty")), 1, "error: a.csv: empty"),
-        (ConfigError(["one", "two"]), 1, "error: 2 faults:\n  - one\n  - two"),
+        (ConfigError(["one", "two"]), 1, "error: several faults:\n  - one\n  - two"),
         (Interrupted("saved", status=75), 75, "saved"),
         (_wrapped(Interrupted("saved", status=75)), 75, "saved"),
         (OSError(28, "No space left on device", "/x"), 1, "error: No space left on device: /x"),

@@ -12,7 +12,15 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fakenews.config import RUN_ID, check, closest, plain, register_resolvers, training_rules
+from fakenews.config import (
+    RUN_ID,
+    check,
+    closest,
+    options_with,
+    plain,
+    register_resolvers,
+    training_rules,
+)
 from fakenews.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -91,6 +99,7 @@ def test_the_default_has_no_fault(composed: Callable[..., DictConfig]) -> None:
         ("test=perhaps", "test='perhaps': it should be a valid boolean"),
         ("mode=up", "mode='up': it should be 'min' or 'max'"),
         ("data.numeric=age", "data.numeric='age': "),
+        ("optimizer.lr=fast", "optimizer.lr='fast': it should be a valid number"),
     ],
 )  # fmt: skip
 def test_wrong_option_is_one_fault_at_its_own_name(
@@ -98,6 +107,7 @@ def test_wrong_option_is_one_fault_at_its_own_name(
 ) -> None:
     (found,) = faults(override)
     assert fault in found
+    assert "Tensor" not in found
 
 
 def test_values_within_bounds_pass(composed: Callable[..., DictConfig]) -> None:
@@ -187,6 +197,7 @@ def test_all_faults_of_nodes_are_reported_together(faults: Faults) -> None:
         (["data.folds=1"], "data.folds=1: at least 2 are needed"),
         (["data.folds=5", "data.fold=5"], "data.fold=5: it must be 0 to 4"),
         (["data.folds=5", "data.test_path=x.csv"], "exclude each other"),
+        (["data.fold=2"], "data.fold=2 needs data.folds"),
         (["data.numeric=[text]"], "the column 'text' is used twice"),
         (["data=covid", "data.positive=yes_"], "data.positive=yes_ is not in data.label_names"),
         (["loader.batch_tokens=8"], "less than one text of encoder.max_length=128"),
@@ -262,6 +273,14 @@ def test_run_folder_has_the_name_and_is_shared_by_child_processes(
     monkeypatch.setenv(RUN_ID, "given")
     again = OmegaConf.create({"dir": f"${{run_dir:{tmp_path},news,null}}"})
     assert Path(again.dir) == tmp_path / "news" / "given"
+
+
+def test_choices_that_have_an_option() -> None:
+    assert options_with("logger.tracking_uri") == ["logger=mlflow"]
+    assert options_with("data.evaluation_rows") == ["data=shards"]
+    assert options_with("data.fetch.rows") == ["data=sample"]
+    assert "data=covid" in options_with("data.near_duplicates")
+    assert options_with("logger.nonsense") == options_with("nonsense") == []
 
 
 def test_root_is_the_working_copy() -> None:

@@ -24,7 +24,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fakenews.config import closest, public_options, register_resolvers
+from fakenews.config import closest, options_with, public_options, register_resolvers
 from fakenews.errors import FakeNewsError, Interrupted
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,11 @@ _MENDABLE = {
     errno.EPERM: "choose another folder, or get the right to write there",
     errno.EROFS: "choose another folder",
     errno.ENOTDIR: "choose another folder",
+    errno.EISDIR: "choose another file",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "choose another folder, or mend the link",
+    errno.EIO: "check the disk, or choose another",
+    errno.ENOENT: "choose another folder",
 }
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -163,9 +168,16 @@ def _user_error(error: BaseException) -> BaseException | None:
         found = next((link for link in chain if isinstance(link, kind)), None)
         if found is not None and not isinstance(found, InstantiationException):
             return found
-    return next(
-        (link for link in chain if isinstance(link, OSError) and link.errno in _MENDABLE), None
-    )
+    return next((link for link in chain if isinstance(link, OSError) and _mendable(link)), None)
+
+
+def _mendable(error: OSError) -> bool:
+    if error.errno == errno.ENOENT:
+        # A folder cannot be made, as in /proc. A file that is not there is a bug: those
+        # that a user names are looked for.
+        frames = traceback.walk_tb(error.__traceback__)
+        return any(frame.f_code.co_name == "mkdir" for frame, _ in frames)
+    return error.errno in _MENDABLE
 
 
 def _message(cause: BaseException) -> str:
@@ -175,7 +187,8 @@ def _message(cause: BaseException) -> str:
     if isinstance(cause, FakeNewsError):
         faults = getattr(cause, "faults", ())
         if len(faults) > 1:
-            return "\n  - ".join([f"{len(faults)} faults:", *faults])
+            # Not their number: a line may stand for many rows.
+            return "\n  - ".join(["several faults:", *faults])
         return str(cause)
     if isinstance(cause, OSError) and not isinstance(cause, HydraException):
         where = f" {cause.filename}" if cause.filename else ""
@@ -212,6 +225,8 @@ def _explain(error: BaseException) -> str:
         parent = unknown.rpartition(".")[0]
         meant = re.search(r"Did you mean: '(.+?)'", str(error.__cause__))
         hint = f"did you mean {parent + '.' if parent else ''}{meant[1]}?" if meant else ""
+        if groups := options_with(unknown):
+            hint = f"it is one of {', '.join(groups)}"
         return f"{unknown} is not an option: {hint or '--cfg job shows the options'}"
     # A resolver's error comes wrapped, without its own type.
     first = re.sub(r"^\w+Error raised while resolving interpolation: ", "", lines[0])

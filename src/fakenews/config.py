@@ -117,6 +117,32 @@ def _options(*, _root_: DictConfig) -> str:
 _NO_CHOICE = ("hydra", "paths")
 
 
+def options_with(key: str) -> list[str]:
+    """The choices of a group that have an option, as `logger=mlflow` has `tracking_uri`.
+
+    Args:
+        key: The option with its group, as in `logger.tracking_uri`.
+    """
+    group, *names = key.split(".")
+    folder = Path(_root()) / "conf" / group
+    choices = public_options(path.stem for path in folder.glob("*.yaml"))
+    return [f"{group}={choice}" for choice in choices if _has(folder, choice, names)]
+
+
+def _has(folder: Path, choice: str, names: list[str]) -> bool:
+    content: Any = OmegaConf.to_container(OmegaConf.load(folder / f"{choice}.yaml"))
+    # Of a file for the whole configuration, the group is a part.
+    node = content.get(folder.name, content)
+    for name in names:
+        if not isinstance(node, dict) or name not in node:
+            break
+        node = node[name]
+    else:
+        return bool(names)
+    bases = (base for base in content.get("defaults", ()) if isinstance(base, str))
+    return any(_has(folder, base, names) for base in bases if base != "_self_")
+
+
 def public_options(options: Iterable[str]) -> list[str]:
     """The options of a group that can be chosen: `_NAME` is a base of others."""
     return sorted(name for name in options if not name.startswith("_"))
@@ -220,6 +246,8 @@ def _data_rules(cfg: DictConfig) -> Iterator[str]:
 def _source_rules(data: DictConfig) -> Iterator[str]:
     share = data.test_size if data.folds is None else 1 / max(data.folds, 1)
     taken = data.val_size + (0 if data.test_path else share)
+    if data.folds is None and data.fold:
+        yield f"data.fold={data.fold} needs data.folds, the number of folds"
     if data.folds is not None and data.folds < 2:
         yield f"data.folds={data.folds}: at least 2 are needed"
     elif data.folds is not None and data.fold >= data.folds:
@@ -344,22 +372,32 @@ def _signature_faults(node: Any, path: str) -> Iterator[str]:
         return
     if not OmegaConf.is_dict(node):
         return
+    values, faults = _resolved(node, path)
+    yield from faults
+    if "_target_" in values:
+        yield from _call_faults(node, values, path)
+    for key, value in values.items():
+        # A node that stands elsewhere is checked there.
+        if not OmegaConf.is_interpolation(node, key):
+            yield from _signature_faults(value, _join(path, key))
+
+
+def _resolved(node: DictConfig, path: str) -> tuple[dict[str, Any], list[str]]:
+    """The values of a node that can be had, and why others cannot."""
     values: dict[str, Any] = {}
+    faults = []
     for key in node:
         name = _join(path, str(key))
         if OmegaConf.is_missing(node, key):
-            yield f"{name} is not set: give {name}=VALUE"
+            faults.append(f"{name} is not set: give {name}=VALUE")
             continue
         try:
             values[str(key)] = node[key]
         except InterpolationToMissingValueError:
             continue  # a fault where that value stands
         except InterpolationKeyError as error:
-            yield f"{name}: {error.msg or error}"
-    if "_target_" in values:
-        yield from _call_faults(node, values, path)
-    for key, value in values.items():
-        yield from _signature_faults(value, _join(path, key))
+            faults.append(f"{name}: {error.msg or error}")
+    return values, faults
 
 
 def _call_faults(node: DictConfig, values: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -427,7 +465,10 @@ def _value_faults(
         except PydanticUserError:
             continue  # an annotation that pydantic cannot check
         except ValidationError as error:
-            reasons = dict.fromkeys(found["msg"] for found in error.errors())
+            found = error.errors()
+            # What a configuration cannot hold is no advice.
+            sayable = [fault for fault in found if fault["type"] != "is_instance_of"]
+            reasons = dict.fromkeys(fault["msg"] for fault in sayable or found)
             reason = ", or ".join(reasons).replace("Input should", "it should")
             yield f"{written_at(key)}={given!r}: {reason[0].lower()}{reason[1:]}"
 

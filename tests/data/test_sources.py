@@ -140,7 +140,7 @@ def test_all_faults_of_all_files_are_reported_together(tmp_path: Path) -> None:
     write(tmp_path / "x.xlsx", b"PK")
     found = faults(paths, numeric=["n"])
     for name, message in [
-        ("1.csv", "no column 'text', did you mean 'txt'?; columns: 'txt', 'label'"),
+        ("1.csv", "no column 'text', did you mean 'txt'? columns: 'txt', 'label'"),
         ("1.csv", "no column 'n'"),
         ("2.csv", "row 2, column 'n': 'many' is not a finite number"),
         ("2.csv", "row 3, column 'n': 'inf' is not a finite number"),
@@ -261,8 +261,8 @@ def test_classes_that_cannot_be_learned() -> None:
     for labels, positive, messages in [
         ("aaa", None, ["only one class, 'a'"]),
         ("aab", None, ["1 class with a single row, two are needed: 'b'"]),
-        ("aabb", "B", ["no class 'B', did you mean 'b'?"]),
-        ("a", "x", ["only one class", "single row", "no class 'x'"]),
+        ("aabb", "B", ["no class 'B', did you mean 'b'? classes: 'a', 'b'"]),
+        ("a", "x", ["only one class", "single row", "no class 'x'; classes: 'a'"]),
         ("", None, ["no rows"]),
     ]:
         with pytest.raises(DataError) as caught:

@@ -139,7 +139,7 @@ def test_all_faults_of_expectations_are_told():
     rules = "rules: min, max, one_of, allow_missing"
     assert caught.value.faults == [
         "validation.columns.txt: no such column, did you mean 'text'?",
-        f"validation.columns.age.mx is no rule for this column, did you mean 'max'?; {rules}",
+        f"validation.columns.age.mx is no rule for this column, did you mean 'max'? {rules}",
         "validation.columns.age.min='0': it must be a finite number",
         "validation.columns.age.max=nan: it must be a finite number",
         "validation.columns.age.one_of=[]: it must be a list of values",

@@ -178,6 +178,24 @@ def test_texts_are_shown_as_a_table(tiny_run: Path, capsys: pytest.CaptureFixtur
     assert "error: the text is empty" in shown
 
 
+def test_a_file_of_which_no_row_could_be_scored_is_written_and_an_error(
+    columns_bundle: Path, source: Path, tmp_path: Path
+) -> None:
+    source.write_text("headline,age,lang\nfine,old,a\n,1,a\n")
+    out = tmp_path / "out.csv"
+    with pytest.raises(DataError, match=r"none of the 2 rows .*'old' is not a finite number"):
+        predict(bundle=str(columns_bundle), path=str(source), out=str(out))
+    assert pd.read_csv(out)["error"].notna().tolist() == [True, True]
+
+
+def test_texts_of_which_none_could_be_scored(
+    tiny_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DataError, match=r"no text could be scored, .* the text is empty"):
+        predict(bundle=str(tiny_run), texts=["", " "])
+    assert "error: the text is empty" in capsys.readouterr().out
+
+
 def test_a_bundle_that_is_none(source: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no such folder"):
         predict(bundle=str(tmp_path / "absent"), path=str(source), out=str(tmp_path / "o.csv"))

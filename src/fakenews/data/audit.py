@@ -274,6 +274,6 @@ def warnings_of(
     if largest > max(10, rows // 20):
         warnings.append(
             f"one duplicate group holds {largest:,} rows: a template, or a chain of small "
-            "changes; look at it, or raise the threshold of near duplicates"
+            "changes; look at it, or raise data.near_duplicates"
         )
     return warnings

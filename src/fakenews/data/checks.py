@@ -71,7 +71,7 @@ def column_clashes(
 def missing_columns(path: Path, columns: Sequence[str], wanted: Sequence[str]) -> list[str]:
     """The wanted columns that a file does not have."""
     return [
-        f"{path}: no column {name!r}{near(name, columns)}; columns: {some(columns)}"
+        f"{path}: no column {name!r}{hint(name, columns, 'columns')}"
         for name in wanted
         if name not in columns
     ]
@@ -91,6 +91,12 @@ def near(name: str, names: Sequence[str]) -> str:
     lowered = {n.strip().lower(): n for n in names}
     match = difflib.get_close_matches(name.strip().lower(), lowered, n=1)
     return f", did you mean {lowered[match[0]]!r}?" if match else ""
+
+
+def hint(name: str, names: Sequence[str], what: str) -> str:
+    """What was meant, if one of the names is near, and which there are."""
+    meant = near(name, names)
+    return f"{meant or ';'} {what}: {some(names)}"
 
 
 def some(names: Sequence[str]) -> str:

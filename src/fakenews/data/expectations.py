@@ -50,7 +50,7 @@ def expectation_faults(rules: Mapping[str, Any], kinds: Mapping[str, str]) -> It
 
 def _rule_faults(place: str, wanted: Mapping[str, Any], known: Sequence[str]) -> Iterator[str]:
     faults = [
-        f"{place}.{rule} is no rule for this column{near(str(rule), known)}; "
+        f"{place}.{rule} is no rule for this column{near(str(rule), known) or ';'} "
         f"rules: {', '.join(known)}"
         for rule in wanted
         if rule not in known

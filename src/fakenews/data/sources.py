@@ -18,9 +18,9 @@ from tqdm import tqdm
 from fakenews.data.checks import (
     column_clashes,
     expand_paths,
+    hint,
     listed,
     missing_columns,
-    near,
     number,
     shown,
     some,
@@ -250,7 +250,7 @@ def classes_of(counts: Mapping[str, int], positive: str | None = None) -> tuple[
             f"{some(single)}; is this the label column?"
         )
     if positive is not None and positive not in names:
-        faults.append(f"no class {positive!r}{near(positive, names)}; classes: {some(names)}")
+        faults.append(f"no class {positive!r}{hint(positive, names, 'classes')}")
     if faults:
         raise DataError(faults)
     return names, positive or min(names, key=lambda name: (counts[name], name))

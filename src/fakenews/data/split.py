@@ -177,7 +177,7 @@ def _draw(
     scarce = [
         f"class {name!r} has {n} separate rows or duplicate groups, fewer than the "
         f"{len(shares)} parts to fill ({', '.join(shares)}): add rows, ask for fewer parts, "
-        "or raise the threshold of near duplicates"
+        "or raise data.near_duplicates"
         for name, n in zip(names, (counts_GC > 0).sum(axis=0), strict=True)
         if n < len(shares)
     ]
@@ -256,5 +256,5 @@ def _fill_gaps(
         split_G[candidates[size_G[candidates].argmin()]] = s
     raise DataError(
         f"class {names[c]!r} cannot be in {shares[s]!r} without tearing a duplicate group "
-        "apart: add rows, ask for fewer parts, or raise the threshold of near duplicates"
+        "apart: add rows, ask for fewer parts, or raise data.near_duplicates"
     )

@@ -56,7 +56,7 @@ def predict(
 
     Raises:
         ConfigError: The options contradict each other.
-        DataError: The file cannot be read, or `out` not written.
+        DataError: The file cannot be read, `out` not written, or no row scored.
         BundleError: The bundle is damaged.
     """
     if (path is None) == (texts is None):
@@ -68,10 +68,12 @@ def predict(
     content = read_bundle(bundle)
     predictor = Predictor.from_content(content, device=device, batch_size=batch_size)
     if path is None or out is None:
-        console = Console()
-        console.print(_table(texts or [], predictor.predict(texts or []), predictor.classes))
+        found = predictor.predict(texts or [])
+        Console().print(_table(texts or [], found, predictor.classes))
+        if found and all(row.label is None for row in found):
+            raise DataError(f"no text could be scored, the first because {found[0].error}")
         return
-    score_file(
+    summary = score_file(
         predictor,
         Path(path),
         Path(out),
@@ -79,6 +81,11 @@ def predict(
         prefix=prefix,
         progress=True,
     )
+    if summary.errors == summary.rows:
+        raise DataError(
+            f"none of the {summary.rows:,} rows could be scored, the first is "
+            f"{summary.first_error}: {out} says why for each"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

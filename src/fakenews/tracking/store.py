@@ -52,9 +52,13 @@ def check_store(uri: str, *, timeout: float) -> None:
             # Quicker, and clearer when it fails, than the client.
             with socket.create_connection(address, timeout=timeout):
                 pass
-            _ask(uri, timeout)
         except OSError as error:
-            raise TrackingError(explain(uri, error)) from error
+            raise TrackingError(
+                f"the MLflow server {public(uri)} cannot be reached "
+                f"({error.strerror or error}): start it, correct logger.tracking_uri, or "
+                "choose logger=csv"
+            ) from error
+        _ask(uri, timeout)
 
 
 def _ask(uri: str, timeout: float) -> None:
@@ -72,7 +76,10 @@ def _ask(uri: str, timeout: float) -> None:
                 f"the MLflow server {public(uri)} refuses us: set MLFLOW_TRACKING_USERNAME "
                 "and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what it knows"
             ) from error
-        raise TrackingError(explain(uri, error)) from error
+        raise TrackingError(
+            f"{explain(uri, error)}: is it an MLflow server? correct logger.tracking_uri, or "
+            "choose logger=csv"
+        ) from error
 
 
 def sqlite_file(uri: str) -> Path:
@@ -81,8 +88,13 @@ def sqlite_file(uri: str) -> Path:
 
 
 def _check_sqlite(path: Path, timeout: float) -> None:
+    if not path.parent.is_dir():
+        # A slip in the path would otherwise leave folders anywhere.
+        raise TrackingError(
+            f"logger.tracking_uri: the folder {path.parent} does not exist: make it, or "
+            "correct the path (an absolute one has four slashes, as in sqlite:////data/m.db)"
+        )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             if not os.access(path.parent, os.W_OK):
                 raise PermissionError(errno.EACCES, "the folder is not writable")
