@@ -13,7 +13,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
+from threading import Thread
 from typing import Any, Literal, Protocol, TypeVar
 
 from fakenews.bounds import PositiveCount
@@ -61,10 +62,20 @@ class Engine(Protocol):
         ...
 
 
-def _leave_to_parent() -> None:
-    """Ctrl-C reaches all processes of a terminal; one of them should answer."""
+def _follow_parent() -> None:
+    """Leave signals to the parent, and end when it does."""
+    # Ctrl-C reaches all processes of a terminal; one of them should answer.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A parent that is killed says nothing, and its workers would wait for ever.
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def alone(part: Part) -> Iterator[Part]:
@@ -95,7 +106,7 @@ class LocalEngine:
         with _environment(_ONE_THREAD):
             # Spawned, not forked: a fork copies locks but not the threads that hold them.
             pool = ProcessPoolExecutor(
-                self.workers, mp_context=get_context("spawn"), initializer=_leave_to_parent
+                self.workers, mp_context=get_context("spawn"), initializer=_follow_parent
             )
             pending: set[Future[int]] = set()
             try:
