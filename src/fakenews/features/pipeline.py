@@ -7,7 +7,6 @@ gives the same numbers alone as in a batch.
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,10 +15,10 @@ from numpy.typing import NDArray
 
 from fakenews.errors import ConfigError, DataError, FeatureError
 from fakenews.features.entities import EntityCounter, spacy_version
+from fakenews.features.raw import RawFeatures
 from fakenews.features.state import EntityState, FeatureState
 from fakenews.features.statistics import Statistics
 from fakenews.features.tabular import (
-    HEADLINE_COUNTS,
     HEADLINE_FEATURES,
     has_number,
     headline_features,
@@ -34,33 +33,6 @@ _log = logging.getLogger(__name__)
 # A value ten standard deviations out says no more at a thousand, and could ruin a step.
 _CLIP = 10.0
 _RESERVED = frozenset({"raw", "text", "label", "file", "row"})
-_COUNT_COLUMNS = [name in HEADLINE_COUNTS for name in HEADLINE_FEATURES]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class RawFeatures:
-    """What is read off N rows one by one, before anything learnt from others is applied.
-
-    Attributes:
-        headline: float32 [N, `len(HEADLINE_FEATURES)`]; [N, 0] without them.
-        entities: int16 [N, L].
-        numeric: float64 [N, M], NaN for a gap.
-        categories: By column, the N values; a missing one is the empty string.
-    """
-
-    headline: NDArray[np.float32]
-    entities: NDArray[np.int16]
-    numeric: NDArray[np.float64]
-    categories: Mapping[str, Sequence[str]]
-
-    @property
-    def unscaled(self) -> NDArray[np.float64]:
-        """Features to be standardised, [N, S]: of counts the logarithm of 1 + count."""
-        headline = self.headline.astype(np.float64)
-        if headline.shape[1]:
-            headline[:, _COUNT_COLUMNS] = np.log1p(headline[:, _COUNT_COLUMNS])
-        entities = np.log1p(self.entities.astype(np.float64))
-        return np.concatenate([headline, entities, self.numeric], axis=1)
 
 
 class FeaturePipeline:

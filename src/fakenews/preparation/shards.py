@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from fakenews.data.manifest import write_json
 from fakenews.data.shards import SPLITS, Shard
 from fakenews.data.storage import Storage
-from fakenews.features.pipeline import FeaturePipeline, RawFeatures
+from fakenews.features.pipeline import FeaturePipeline
+from fakenews.features.raw import RawFeatures
 from fakenews.features.statistics import Statistics
 from fakenews.features.tabular import HEADLINE_FEATURES
 from fakenews.features.text import Tokens, tokenize

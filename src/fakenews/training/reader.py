@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from fakenews.data.dataset import Split
 from fakenews.data.prepared import PreparedDataset
 from fakenews.errors import ConfigError, DataError
-from fakenews.features.pipeline import FeaturePipeline, RawFeatures
+from fakenews.features.pipeline import FeaturePipeline
+from fakenews.features.raw import RawFeatures
 from fakenews.features.state import EntityState
 from fakenews.features.statistics import Statistics
 from fakenews.features.tabular import HEADLINE_FEATURES

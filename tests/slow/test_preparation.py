@@ -1,0 +1,150 @@
+"""Preparations that are killed, and those on several machines."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+def _start(folder: Path, *overrides: str, out: str = "prepared") -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            sys.executable,
+            str(ROOT / "scripts" / "prepare.py"),
+            f"out={folder / out}",
+            f"paths.cache={folder / 'cache'}",
+            "data.fetch.rows=4000",
+            "features=headline",
+            "encoder=tiny",
+            "shards.rows=200",
+            "prepare.workers=2",
+            *overrides,
+        ],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _run(folder: Path, *overrides: str, out: str = "prepared") -> str:
+    process = _start(folder, *overrides, out=out)
+    shown = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, shown
+    return shown
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def _wait_for_shards(folder: Path, process: subprocess.Popen[str], count: int) -> None:
+    end = time.monotonic() + 200
+    while len(list((folder / "cache" / "prepare").glob("*/buckets/*.json"))) < count:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> dict[str, bytes]:
+    _run(tmp_path, out="undisturbed")
+    return _files(tmp_path / "undisturbed")
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bytes(
+    tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    for count in (2, 6):
+        process = _start(tmp_path)
+        _wait_for_shards(tmp_path, process, count)
+        process.kill()
+        process.communicate()
+        assert not (tmp_path / "prepared" / "manifest.json").exists()
+    shown = _run(tmp_path)
+    assert "going on with the preparation" in shown
+    assert _files(tmp_path / "prepared") == undisturbed
+    assert "nothing to do" in _run(tmp_path)
+
+
+def test_ctrl_c_stops_all_processes_and_says_so(
+    tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    process = _start(tmp_path)
+    _wait_for_shards(tmp_path, process, 1)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    shown = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, shown
+    assert "interrupted" in shown
+    assert "Traceback" not in shown
+    assert not psutil.wait_procs(workers, timeout=20)[1]
+    _run(tmp_path)
+    assert _files(tmp_path / "prepared") == undisturbed
+
+
+def test_a_worker_that_is_killed_is_told_and_nothing_is_lost(
+    tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    process = _start(tmp_path)
+    _wait_for_shards(tmp_path, process, 1)
+    for worker in psutil.Process(process.pid).children():
+        if "spawn_main" in " ".join(worker.cmdline()):
+            os.kill(worker.pid, signal.SIGKILL)
+    shown = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert "error: a worker process died" in shown
+    assert "Traceback" not in shown
+    _run(tmp_path)
+    assert _files(tmp_path / "prepared") == undisturbed
+
+
+def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
+    much = ("data.fetch.rows=20000", "shards.rows=100")
+    first = _start(tmp_path, *much)
+    _wait_for_shards(tmp_path, first, 1)
+    second = _start(tmp_path, *much)
+    shown = second.communicate(timeout=100)[0]
+    assert second.returncode == 1
+    assert "another process is preparing" in shown
+    assert first.communicate(timeout=200)[0]
+    assert first.returncode == 0
+
+
+@pytest.fixture
+def ray_address() -> Iterator[str]:
+    """A real cluster of two nodes on this machine."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20},
+    )
+    try:
+        cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+def test_a_ray_cluster_of_two_nodes_makes_the_same_dataset(
+    tmp_path: Path, undisturbed: dict[str, bytes], ray_address: str
+) -> None:
+    _run(tmp_path, "prepare.engine=ray", f"prepare.address={ray_address}", out="by-ray")
+    found = _files(tmp_path / "by-ray")
+    assert json.loads(found["manifest.json"])["shards"]["train"]
+    assert found == undisturbed
