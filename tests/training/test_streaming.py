@@ -315,7 +315,7 @@ def test_overfitting_repeats_the_same_batches(dataset: PreparedDataset, pretrain
 
 
 def test_a_batch_larger_than_the_data(dataset: PreparedDataset):
-    with pytest.raises(ConfigError, match=r"batch_size is 500, more than the 169 training"):
+    with pytest.raises(ConfigError, match="more than the 169 training rows"):
         module(dataset, None, batch_size=500)
 
 
