@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fakenews import cli
 from fakenews.config import RUN_ID
@@ -48,7 +49,7 @@ def train(
     """Runs train.py in this process, which has the heavy libraries already."""
 
     def run(*arguments: str) -> Done:
-        paths = [f"paths.runs={tmp_path}/runs", f"hydra.sweep.dir={tmp_path}/sweep"]
+        paths = [f"paths.runs={tmp_path}/runs"]
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *paths])
         monkeypatch.delenv(RUN_ID, raising=False)
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
@@ -162,15 +163,101 @@ def test_failed_jobs_of_a_multirun_are_named(train: Train) -> None:
     assert "nowhere.csv: " in done.error
     assert "Traceback" not in done.err
     # Hydra runs the other jobs all the same; each says what was wrong.
-    log = (done.folder / "sweep" / "1" / "train.log").read_text()
-    assert "job 1 (seed=1 data=csv" in log
+    assert "job 1 (seed=1 data=csv" in done.out
+    assert not list(done.folder.iterdir())
+
+
+def test_jobs_of_a_multirun_lie_where_all_runs_are(train: Train, tmp_path: Path) -> None:
+    cache = f"paths.cache={tmp_path}/cache"
+    done = train("-m", "seed=0,1", "model=tfidf", "data.fetch.rows=200", "logger=none", cache)
+    assert done.status == 0, done.err
+    (name,) = (done.folder / "runs").iterdir()
+    first, second = sorted(name.iterdir())
+    assert name.name == "sample-tfidf"
+    assert (first.name[:-1], first.name[-2:], second.name[-2:]) == (
+        second.name[:-1],
+        "_0",
+        "_1",
+    )
+    assert (second / "bundle" / "manifest.json").is_file()
+
+
+def test_a_multirun_does_not_resume(train: Train) -> None:
+    done = train("-m", "seed=0,1", "resume=auto", "logger=none")
+    assert done.status == 1
+    assert "resume=auto continues one run: leave -m out" in done.error
+    assert not list(done.folder.iterdir())
+
+
+def interrupted(folder: Path, **options: object) -> dict[Path, bytes]:
+    """A run that was interrupted, as far as a start looks at it."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "last.ckpt").touch()
+    (folder / ".lock").touch()
+    (folder / "run.json").write_text('{"state": "interrupted", "mlflow_run_id": "1"}')
+    (folder / "config.yaml").write_text(yaml.safe_dump(options))
+    return files(folder)
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_resume_with_what_cannot_change_touches_nothing(train: Train, tmp_path: Path) -> None:
+    options = {"seed": 0, "loader": {"batch_size": 8}, "name": "news"}
+    before = interrupted(tmp_path / "runs" / "news" / "1", **options)
+    done = train("name=news", "resume=auto", "loader.batch_size=16", "seed=3")
+    assert done.status == 1
+    assert done.err == (
+        "error: a run cannot be resumed with seed=3 (before: 0), loader.batch_size=16 "
+        "(before: 8): repeat its settings, or start without resume\n"
+    )
+    assert files(tmp_path) == before
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(train: Train, tmp_path: Path) -> None:
+    folder = tmp_path / "1"
+    interrupted(folder)
+    (folder / "run.json").write_text('{"state": "finished"}')
+    before = files(tmp_path)
+    done = train(f"resume={folder}")
+    assert done.error.endswith("bundle; start a new run without resume")
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("loader.batch_size=5000", "training rows: set loader.batch_size=256 or less"),
+        ("encoder.freeze_layers=9", "encoder.freeze_layers is 9: the encoder has 2 layers"),
+    ],
+)
+def test_a_mistake_that_is_found_late_leaves_nothing(
+    mistake: str, message: str, train: Train, tmp_path: Path
+) -> None:
+    store = tmp_path / "mlflow.db"
+    done = train(
+        "encoder=tiny",
+        "features=headline",
+        "data.fetch.rows=400",
+        f"logger.tracking_uri=sqlite:///{store}",
+        f"paths.cache={tmp_path}/cache",
+        mistake,
+    )
+    assert done.status == 1
+    assert message in done.error
+    assert not list((done.folder / "runs").iterdir())
+    with contextlib.closing(sqlite3.connect(store)) as connection:
+        assert connection.execute("select count(*) from runs").fetchone() == (0,)
+        # The store itself makes the default one.
+        assert connection.execute("select count(*) from experiments").fetchone() == (1,)
 
 
 def test_unknown_option_of_a_multirun_starts_no_job(train: Train) -> None:
     done = train("-m", "seed=0,1", "data.pth=x")
     assert done.status == 1
     assert done.error == "error: data.pth is not an option: did you mean data.path?"
-    assert not (done.folder / "sweep" / "0").exists()
+    assert not list(done.folder.iterdir())
 
 
 def test_full_error_shows_the_traceback(tmp_path: Path) -> None:

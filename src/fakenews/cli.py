@@ -7,6 +7,7 @@
 143  terminated
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -114,10 +115,8 @@ class ReportErrors(Callback):
         if result.status is not JobStatus.FAILED:
             return
         error: BaseException = result._return_value  # noqa: SLF001 its property prints before it raises
-        if _user_error(error) and not OmegaConf.is_missing(config.hydra.runtime, "output_dir"):
-            from fakenews.tracking.folder import discard_empty
-
-            discard_empty(Path(config.hydra.runtime.output_dir))
+        if _user_error(error):
+            _discard(config)
         report(error)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -134,6 +133,25 @@ class ReportErrors(Callback):
         error.add_note(job)
         if cause is not None:
             log.error("%s: %s", job, _message(cause))
+            _discard(config)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Leave no file of the sweep among the runs, of which each has its configuration."""
+        del kwargs
+        runs = OmegaConf.select(config, "paths.runs")
+        if runs is not None and runs == config.hydra.sweep.dir:
+            folder = Path(runs)
+            (folder / "multirun.yaml").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # when no job was started
+
+
+def _discard(config: DictConfig) -> None:
+    """Leave no run folder that holds nothing."""
+    if not OmegaConf.is_missing(config.hydra.runtime, "output_dir"):
+        from fakenews.tracking.folder import discard_empty
+
+        discard_empty(Path(config.hydra.runtime.output_dir))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

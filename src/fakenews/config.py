@@ -62,10 +62,14 @@ def register_resolvers() -> None:
     """Make the resolvers of `conf/` known to OmegaConf; safe to call again.
 
     `${root:}` is the working copy, `${run_dir:RUNS,NAME,RESUME}` the folder of this run,
-    and `${options:}` lists every config group with its options, for the help text.
+    `${unchanged:FOLDER}` refuses options with which its run cannot be resumed,
+    `${job_dir:NAME,NUMBER}` is that of a sweep's job within RUNS, and `${options:}` lists
+    every config group with its options, for the help text.
     """
     OmegaConf.register_resolver("root", _root, replace=True)
     OmegaConf.register_resolver("run_dir", _run_dir, replace=True, use_cache=True)
+    OmegaConf.register_resolver("unchanged", _unchanged, replace=True)
+    OmegaConf.register_resolver("job_dir", _job_dir, replace=True)
     OmegaConf.register_resolver("options", _options, replace=True)
 
 
@@ -85,11 +89,33 @@ def _own_run_dir(runs: str, name: str, resume: str | None) -> str:
         raise ConfigError(faults)
     if resume is not None and (found := find_run(Path(runs) / name, str(resume))) is not None:
         return str(found)
+    return str(Path(runs) / name / _run_id())
+
+
+def _unchanged(folder: str, *, _root_: DictConfig) -> str:
+    """The folder, if it is new or its run can go on with this configuration."""
+    # Here, because Hydra writes into the folder before the job begins.
+    if _root_.resume is not None:
+        from fakenews.tracking.resume import refuse_changes
+
+        refuse_changes(_root_, Path(folder))
+    return folder
+
+
+def _job_dir(name: str, number: int) -> str:
+    """Where a sweep's job works, beside the runs that were started alone."""
+    if faults := list(_name_faults(name)):
+        raise ConfigError(faults)
+    return f"{name}/{agreed('run_id', _run_id)}_{number}"
+
+
+def _run_id() -> str:
+    """The time at which this process, or the one that started it, was first asked."""
     run_id = os.environ.get(RUN_ID)
     if run_id is None:
         run_id = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S.%f")[:-3]
         os.environ[RUN_ID] = run_id
-    return str(Path(runs) / name / run_id)
+    return run_id
 
 
 def _name_faults(name: object) -> Iterator[str]:

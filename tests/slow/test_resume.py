@@ -296,9 +296,9 @@ def test_other_settings_are_refused(stopped: Place, tmp_path: Path, change: str)
     place = copy(stopped, tmp_path)
     done = place.run("resume=auto", change, "logger=none")
     assert done.returncode == 1
-    assert "repeat its settings, or start without resume" in last_line(done.stderr)
-    assert "Traceback" not in done.stderr
-    assert place.state == "failed"
+    assert f"cannot be resumed with {change} (before: " in last_line(done.stderr)
+    assert done.stderr.count("\n") == 1
+    assert place.state == "interrupted"
 
 
 def test_a_damaged_checkpoint(stopped: Place, tmp_path: Path):
@@ -308,4 +308,5 @@ def test_a_damaged_checkpoint(stopped: Place, tmp_path: Path):
     done = place.run("resume=auto", "logger=none")
     assert done.returncode == 1
     assert "last.ckpt cannot be read" in last_line(done.stderr)
+    assert place.state == "interrupted"
     assert "Traceback" not in done.stderr

@@ -132,6 +132,12 @@ def test_folder_is_taken_by_its_path_if_it_has_a_checkpoint(tmp_path: Path) -> N
         find_run(tmp_path, str(make_run(tmp_path / "2", "running", checkpoint=False)))
 
 
+def test_a_finished_run_is_not_continued(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "1", "finished")
+    with pytest.raises(TrainingError, match="the run is finished, its bundle is"):
+        find_run(tmp_path, str(run))
+
+
 def start(path: Path) -> Path:
     """What Hydra writes before a job begins."""
     (path / ".hydra").mkdir(parents=True)
@@ -145,6 +151,7 @@ def test_a_folder_in_which_nothing_began_is_removed(tmp_path: Path) -> None:
     assert not (tmp_path / "news").exists()
     start(tmp_path / "news" / "1")
     held = RunFolder(start(tmp_path / "news" / "2"))
+    (held.path / "tensorboard").mkdir()
     discard_empty(held.path)
     assert [path.name for path in (tmp_path / "news").iterdir()] == ["1"]
     held.release()

@@ -80,6 +80,21 @@ def test_run_from_begin_to_end(uri: str, name: str, tmp_path: Path) -> None:
     assert [file.path for file in client.list_artifacts(run_id, "plots")] == ["plots/a.png"]
 
 
+def test_nothing_is_tracked_before_it_begins(uri: str, name: str) -> None:
+    run = tracker(uri, name)
+    # Lightning asks for it, and for the run, when it sets up a fit.
+    assert run.experiment is not None
+    assert run.version is None
+    run.log_metrics({"loss": 2.0}, step=0)
+    run.end("FAILED")
+    client = MlflowClient(uri)
+    assert client.get_experiment_by_name(name) is None
+    run_id = run.begin(parameters={}, tags={})
+    run.log_metrics({"loss": 1.0}, step=1)
+    run.end("FINISHED")
+    assert [m.value for m in client.get_metric_history(run_id, "loss")] == [2.0, 1.0]
+
+
 def test_artefacts_lie_beside_the_file(uri: str, name: str, store: Path) -> None:
     run = tracker(uri, name)
     run.begin(parameters={}, tags={})

@@ -41,8 +41,14 @@ def run(tmp_path: Path, uri: str) -> Callable[..., Run]:
                 run_id=folder.record.get("mlflow_run_id"),
                 system_metrics=False,
             )
-        manifest = {"data_hash": "abc"}
-        return Run(folder=folder, logger=logger, config=config, manifest=manifest, root=ROOT)
+        return Run(
+            folder=folder,
+            logger=logger,
+            config=config,
+            manifest={"data_hash": "abc"},
+            audit={"rows": 1},
+            root=ROOT,
+        )
 
     return make
 
@@ -69,6 +75,8 @@ def states(run: Run, uri: str) -> tuple[str, str]:
 
 def test_finished_run_has_everything(run: Callable[..., Run], uri: str, tmp_path: Path) -> None:
     with run() as job:
+        assert job.folder.record == {}
+        job.begin()
         assert states(job, uri) == ("running", "RUNNING")
         bundle = work(job.folder.path)
         job.finish(bundle=bundle, metrics=METRICS, register=tmp_path.name, tags={"seed": "0"})
@@ -82,6 +90,7 @@ def test_finished_run_has_everything(run: Callable[..., Run], uri: str, tmp_path
     assert found.data.params["data.path"] == "x" * 250
     names = {file.path for file in client.list_artifacts(job.mlflow_id)}
     assert names >= {"config.yaml", "packages.txt", "bundle", "plots", "report.html"}
+    assert names >= {"data.json", "audit.json"}
     assert yaml.safe_load((job.folder.path / "config.yaml").read_text()) == CONFIG
     result = json.loads((job.folder.path / "result.json").read_text())
     assert result == {"bundle": "bundle", "metrics": METRICS}
@@ -107,64 +116,102 @@ def test_unfinished_run_says_how_it_ended(
 ) -> None:
     job = run()
     with suppress(*([] if error is None else [type(error)])), job:
+        job.begin()
         if error is not None:
             raise error
     assert states(job, uri) == (state, status)
     RunFolder(job.folder.path).release()
 
 
-def test_resumed_run_is_the_same_run(
-    run: Callable[..., Run], uri: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_resumed_run_is_the_same_run(run: Callable[..., Run], uri: str) -> None:
     first = run()
     with suppress(KeyboardInterrupt), first:
+        first.begin()
         raise KeyboardInterrupt
     with run(config=CONFIG | {"resume": "auto"}) as second:
+        second.begin()
+        second.begin()
         assert states(second, uri) == ("running", "RUNNING")
         bundle = work(second.folder.path)
         second.finish(bundle=bundle, metrics=METRICS, register=None, tags={})
     assert second.mlflow_id == first.mlflow_id
     assert states(second, uri) == ("finished", "FINISHED")
-    assert not [record for record in caplog.records if "resuming" in record.message]
 
 
-def test_resuming_with_other_options_is_said(
-    run: Callable[..., Run], caplog: pytest.LogCaptureFixture
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+@pytest.mark.parametrize("error", [DataError("a.csv: empty"), KeyboardInterrupt()], ids=repr)
+def test_before_it_begins_a_mistake_leaves_nothing(
+    error: BaseException, run: Callable[..., Run], uri: str
 ) -> None:
-    with suppress(KeyboardInterrupt), run():
-        raise KeyboardInterrupt
-    with suppress(KeyboardInterrupt), run(config=CONFIG | {"seed": 1}):
-        raise KeyboardInterrupt
-    (said,) = [record.message for record in caplog.records if "resuming" in record.message]
-    assert said == "resuming with another seed than before"
+    job = run()
+    with pytest.raises(type(error)), job:
+        raise error
+    assert contents(job.folder.path) == {}
+    assert MlflowClient(uri).get_experiment_by_name(job.folder.path.parent.name) is None
 
 
-def test_config_that_was_cut_off_does_not_stop_a_resume(
-    run: Callable[..., Run], tmp_path: Path
+def test_before_it_begins_a_bug_is_a_failure(run: Callable[..., Run]) -> None:
+    job = run()
+    with suppress(ZeroDivisionError), job:
+        raise ZeroDivisionError
+    assert job.folder.record == {"state": "failed"}
+
+
+def test_before_it_is_resumed_a_mistake_changes_nothing(
+    run: Callable[..., Run], uri: str
 ) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text("data: {path: [")
-    with suppress(KeyboardInterrupt), run():
+    first = run()
+    with suppress(KeyboardInterrupt), first:
+        first.begin()
         raise KeyboardInterrupt
-    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text()) == CONFIG
+    before = contents(first.folder.path)
+    second = run(config=CONFIG | {"seed": 1})
+    with suppress(DataError), second:
+        raise DataError("other data")
+    assert contents(first.folder.path) == before
+    assert states(second, uri) == ("interrupted", "KILLED")
 
 
-def test_store_that_fails_at_the_start_fails_the_run(
+def test_store_that_does_not_know_the_run_leaves_it_as_it_was(
     run: Callable[..., Run], tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path / "run")
-    folder.note(mlflow_run_id="0" * 32)
+    folder.note(state="interrupted", mlflow_run_id="0" * 32)
     folder.release()
+    before = contents(folder.path)
     job = run()
     with pytest.raises(TrackingError, match="not found"), job:
-        pytest.fail("the run began")
-    assert job.folder.record["state"] == "failed"
+        job.begin()
+    assert contents(folder.path) == before
     RunFolder(job.folder.path).release()
+
+
+def test_store_that_takes_no_files_has_no_run(
+    run: Callable[..., Run], uri: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    logger = MLflowTracker(
+        tracking_uri=uri,
+        experiment_name=tmp_path.name,
+        artifact_location=f"{tmp_path}/file/below",
+        system_metrics=False,
+    )
+    job = run(logger=logger)
+    with pytest.raises(TrackingError, match="does not take our data"), job:
+        job.begin()
+    assert contents(job.folder.path) == {}
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(tmp_path.name)
+    assert client.search_runs([experiment.experiment_id]) == []
 
 
 def test_store_that_fails_at_the_end_fails_the_run(run: Callable[..., Run], uri: str) -> None:
     job = run()
     with suppress(TrackingError), job:
+        job.begin()
         bundle = work(job.folder.path)
         (job.folder.path / "report.html").unlink()
         job.finish(bundle=bundle, metrics=METRICS, register=None, tags={})
@@ -176,6 +223,7 @@ def test_store_that_fails_at_the_end_fails_the_run(run: Callable[..., Run], uri:
 def test_csv_logger_writes_curves_and_results(run: Callable[..., Run], tmp_path: Path) -> None:
     logger = CSVLogger(save_dir=str(tmp_path / "run"), name="", version="csv")
     with run(logger=logger) as job:
+        job.begin()
         logger.log_metrics({"train/loss": 2.0}, step=1)
         bundle = work(job.folder.path)
         job.finish(bundle=bundle, metrics=METRICS, register="ignored", tags={})
@@ -191,6 +239,7 @@ def test_tensorboard_logger_writes_events(run: Callable[..., Run], tmp_path: Pat
 
     logger = TensorBoardLogger(save_dir=tmp_path / "run", name="", version="tensorboard")
     with run(logger=logger) as job:
+        job.begin()
         logger.log_metrics({"train/loss": 2.0}, step=1)
         bundle = work(job.folder.path)
         job.finish(bundle=bundle, metrics=METRICS, register=None, tags={})
@@ -202,9 +251,15 @@ def test_tensorboard_logger_writes_events(run: Callable[..., Run], tmp_path: Pat
 def test_without_a_logger_the_folder_has_all(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     job = Run(
-        folder=folder, logger=None, config=CONFIG, manifest={"data_hash": "a"}, root=tmp_path
+        folder=folder,
+        logger=None,
+        config=CONFIG,
+        manifest={"data_hash": "a"},
+        audit={},
+        root=tmp_path,
     )
     with job:
+        job.begin()
         bundle = work(folder.path)
         job.finish(bundle=bundle, metrics=METRICS, register="ignored", tags={})
     assert folder.record == {"state": "finished"}

@@ -16,6 +16,7 @@ from fakenews.errors import ConfigError, Interrupted
 from fakenews.training.callbacks import (
     BestCheckpoint,
     EarlyStopping,
+    FirstStep,
     LastCheckpoint,
     StepSeed,
     StopAndSave,
@@ -88,6 +89,12 @@ def trainer(*callbacks: Callback, **arguments: Any) -> L.Trainer:
 def fit(run: L.Trainer, model: L.LightningModule, checkpoint: Path | None = None) -> None:
     data = DataLoader([torch.tensor(float(value)) for value in range(STEPS)], batch_size=1)
     run.fit(model, data, data, ckpt_path=checkpoint)
+
+
+def test_the_first_step_is_the_first_of_all_epochs() -> None:
+    model, seen = Line(), []
+    fit(trainer(FirstStep(lambda: seen.append(len(model.masks)))), model)
+    assert seen == [0]
 
 
 def test_dropout_follows_from_seed_and_step_alone():

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,13 @@ from safetensors.torch import load_file
 
 from fakenews.config import TARGETS, register_resolvers
 from fakenews.data.dataset import Dataset
-from fakenews.errors import ConfigError, TrainingError
+from fakenews.errors import (
+    ConfigError,
+    EncoderError,
+    FeatureError,
+    Interrupted,
+    TrainingError,
+)
 from fakenews.models.encoder import tiny
 from fakenews.predictor import Predictor
 from fakenews.tracking.folder import RunFolder
@@ -27,9 +34,6 @@ from fakenews.training.job import train
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:The number of training batches"),
     # MLflow's own use of its database library.
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
 ]
@@ -282,10 +286,69 @@ def test_two_batches_are_learned_by_heart(job: Job):
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_a_finished_run_is_not_resumed(job: Job):
-    _, folder = job("model=tfidf")
-    with pytest.raises(TrainingError, match="the run is finished, its bundle is"):
-        job("model=tfidf", f"resume={folder}")
+@pytest.fixture
+def stopped(job: Job, tmp_path: Path) -> Path:
+    """A run that was stopped after the first of the five steps of an epoch."""
+    with pytest.raises(Interrupted, match="saved step 1"):
+        job(*own(table(tmp_path / "a.csv", 200, classes=["no", "yes"])), OUT_OF_TIME)
+    folder = tmp_path / "run"
+    assert RunFolder(folder).record == {"state": "interrupted"}
+    RunFolder(folder).release()
+    return folder
+
+
+OUT_OF_TIME = "trainer.max_time=00:00:00:00"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_stopped_run_goes_on_without_a_warning(
+    job: Job, stopped: Path, caplog: pytest.LogCaptureFixture
+):
+    _, folder = job(*own(stopped.parent / "a.csv"))
+    assert folder == stopped
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 5
+    assert RunFolder(folder).record == {"state": "finished"}
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING and "resum" in r.msg]
+
+
+def test_options_that_changed_are_named(
+    job: Job, stopped: Path, caplog: pytest.LogCaptureFixture
+):
+    job(*own(stopped.parent / "a.csv"), "optimizer.lr=1e-3", "bootstrap=6")
+    said = [r.getMessage() for r in caplog.records if "resuming with" in r.msg]
+    assert said == ["resuming with another bootstrap, optimizer.lr than before"]
+
+
+def test_a_resume_that_cannot_go_on_changes_nothing(job: Job, stopped: Path):
+    before = contents(stopped)
+    with pytest.raises(TrainingError, match=r"with loader\.batch_size=16 \(before: 32\)"):
+        job(*own(stopped.parent / "a.csv"), "loader.batch_size=16")
+    assert contents(stopped) == before
+    # Seen when the rows are read, and, without what says which they were, when they are cut.
+    table(stopped.parent / "a.csv", 220, classes=["no", "yes"])
+    with pytest.raises(TrainingError, match="resumed with data that have changed"):
+        job(*own(stopped.parent / "a.csv"))
+    assert contents(stopped) == before
+    (stopped / "data.json").unlink()
+    del before["data.json"]
+    with pytest.raises(TrainingError, match="trained on other data"):
+        job(*own(stopped.parent / "a.csv"))
+    assert contents(stopped) == before
+
+
+def test_fewer_epochs_than_the_run_has_done(job: Job, tmp_path: Path):
+    options = own(table(tmp_path / "a.csv", 200, classes=["no", "yes"]))
+    _, folder = job(*options, "trainer.max_epochs=2")
+    record = RunFolder(folder)
+    record.note(state="interrupted")
+    record.release()
+    with pytest.raises(TrainingError, match=r"max_epochs=1 is less than the 2 epochs that"):
+        job(*options, "trainer.max_epochs=1")
+    assert RunFolder(folder).record["state"] == "interrupted"
 
 
 def test_more_devices_than_processes(job: Job):
@@ -293,10 +356,24 @@ def test_more_devices_than_processes(job: Job):
         job("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 
 
-def test_a_batch_larger_than_the_data_fails_the_run(job: Job, tmp_path: Path):
-    with pytest.raises(ConfigError, match="batch_size is 5000"):
-        job("loader.batch_size=5000")
-    assert RunFolder(tmp_path / "run").record["state"] == "failed"
+@pytest.mark.parametrize(
+    ("mistake", "kind", "message"),
+    [
+        ("loader.batch_size=5000", ConfigError, "set loader.batch_size=128 or less"),
+        ("features.entities=absent", FeatureError, "absent"),
+    ],
+)
+def test_a_mistake_before_the_first_step_begins_no_run(
+    job: Job, mistake: str, kind: type[Exception], message: str, tmp_path: Path
+):
+    with pytest.raises(kind, match=re.escape(message)):
+        job(mistake)
+    assert contents(tmp_path / "run").keys() == {".lock"}
+
+
+def test_an_encoder_that_cannot_be_had_is_told_before_the_data(job: Job):
+    with pytest.raises(EncoderError, match=r"encoder\.name=nowhere/nothing cannot be loaded"):
+        job("data=csv", "data.path=nowhere.csv", "encoder=hub", "encoder.name=nowhere/nothing")
 
 
 def test_a_training_that_diverges_fails_the_run(job: Job, tmp_path: Path):

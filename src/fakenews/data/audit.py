@@ -251,9 +251,7 @@ def _conflicting(key: pd.Series, label: pd.Series) -> int:
     return int((label.groupby(key).transform("nunique") > 1).sum())
 
 
-def warnings_of(
-    found: Probe | None, *, conflicting: int, largest: int, rows: int
-) -> list[str]:
+def warnings_of(found: Probe | None, *, conflicting: int, largest: int, rows: int) -> list[str]:
     """What a reader should act on.
 
     Args:

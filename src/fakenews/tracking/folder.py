@@ -23,6 +23,8 @@ State = Literal["running", "interrupted", "failed", "finished"]
 
 _RECORD = "run.json"
 LAST = "checkpoints/last.ckpt"
+# What there is before a run begins; the last two are of loggers.
+_STARTED = {".hydra", ".lock", "csv", "tensorboard"}
 
 _held: set[Path] = set()  # folders that this process works in
 
@@ -83,12 +85,18 @@ def find_run(runs: Path, resume: str) -> Path | None:
 
     Raises:
         ConfigError: The folder has no checkpoint to continue from.
+        TrainingError: Its run is finished.
     """
     if resume != "auto":
         folder = Path(resume)
         if not (folder / LAST).is_file():
             raise ConfigError(
                 f"resume={resume}: {folder / LAST} does not exist; give a run folder, or auto"
+            )
+        if _record(folder).get("state") == "finished":
+            raise TrainingError(
+                f"resume={resume}: the run is finished, its bundle is {folder / 'bundle'}; "
+                "start a new run without resume"
             )
         return folder
     for folder in sorted(runs.glob("*/"), key=lambda path: path.name, reverse=True):
@@ -99,14 +107,14 @@ def find_run(runs: Path, resume: str) -> Path | None:
 
 
 def discard_empty(folder: Path) -> None:
-    """Remove a run folder in which no run began, as a mistake in the configuration leaves.
+    """Remove a run folder in which no run began, as a user's mistake leaves.
 
     Only the files that every start writes are removed: if there are others, or if another
     process works there, the folder stays as it is.
     """
     found = {path.name for path in folder.glob("*")}
     logs = {name for name in found if name.endswith(".log")}
-    if ".hydra" not in found or found - logs - {".hydra", ".lock"}:
+    if ".hydra" not in found or found - logs - _STARTED:
         return
     if folder.resolve() not in _held and _in_use(folder):
         return

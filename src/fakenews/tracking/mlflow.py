@@ -4,6 +4,7 @@ Lightning's own logger marks a run FINISHED when fitting ends; here a run ends w
 work does: evaluated, bundled, registered.
 """
 
+import contextlib
 import logging
 import posixpath
 import re
@@ -77,6 +78,7 @@ class MLflowTracker(MLFlowLogger):
             run_id=run_id,
             artifact_location=artifact_location,
         )
+        self._begun = False
         self._timeout = timeout
         # Last step of each metric of a run that is continued: from its checkpoint on, a
         # run that was killed repeats steps that it has logged.
@@ -87,14 +89,26 @@ class MLflowTracker(MLFlowLogger):
         self._wants_system_metrics = system_metrics
         self._monitor: Any = None
 
+    @property
+    def experiment(self) -> Any:
+        """MLflow's client. Lightning's makes a run when first asked, ours only in `begin`."""
+        return super().experiment if self._begun else self._mlflow_client
+
     @rank_zero_only
-    def begin(self, *, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """Start or re-open the run, and say what it is.
+    def begin(
+        self,
+        *,
+        parameters: Mapping[str, Any],
+        tags: Mapping[str, str],
+        files: Mapping[Path, str | None] | None = None,
+    ) -> str:
+        """Start or re-open the run, and say what it is; all of it, or leave no run.
 
         Args:
             parameters: Nested; flattened with dots. Long values are cut, as MLflow
                 demands: the whole configuration is an artefact.
             tags: Of the run.
+            files: As for `log_files`.
 
         Returns:
             The run's id.
@@ -106,8 +120,10 @@ class MLflowTracker(MLFlowLogger):
 
         flattened = flat(parameters)
         keys = valid_keys(flattened)
+        is_new = self._run_id is None
+        self._begun = True
         try:
-            if self._run_id is None:
+            if is_new:
                 self._experiment_id = self._find_experiment()
             run_id = str(self.run_id)
             self.experiment.update_run(run_id, status="RUNNING")
@@ -124,11 +140,26 @@ class MLflowTracker(MLFlowLogger):
             self.experiment.log_batch(
                 run_id, tags=[RunTag(name, value) for name, value in tags.items()]
             )
+            self.log_files(files or {})
         except Exception as error:
+            self._undo(is_new=is_new)
+            if isinstance(error, TrackingError):
+                raise
             raise TrackingError(explain(self._tracking_uri, error)) from error
         if self._wants_system_metrics:
             self._start_monitor(run_id)
         return run_id
+
+    def _undo(self, *, is_new: bool) -> None:
+        """Take back what `begin` has done, as far as the store lets us."""
+        self._begun = False
+        if self._run_id is None:
+            return
+        with contextlib.suppress(Exception), impatient(self._timeout):
+            if is_new:
+                self._mlflow_client.delete_run(self._run_id)
+            else:
+                self._mlflow_client.set_terminated(self._run_id, status="KILLED")
 
     def _last_step(self, run_id: str, key: str) -> int:
         history = self.experiment.get_metric_history(run_id, key)
@@ -176,7 +207,7 @@ class MLflowTracker(MLFlowLogger):
             for name, value in metrics.items()
             if step is None or step > self._logged.get(keys[name], -1)
         ]
-        if time.monotonic() < self._retry_at:
+        if not self._begun or time.monotonic() < self._retry_at:
             return
         try:
             self._send()
@@ -262,8 +293,8 @@ class MLflowTracker(MLFlowLogger):
         """
         if self._monitor is not None:
             self._monitor.finish()
-        if self._run_id is None:
-            return  # it never began
+        if not self._begun:
+            return
         try:
             self._send()
             self.experiment.set_terminated(self.run_id, status=status)

@@ -1,8 +1,8 @@
 """One run: its folder and its MLflow run have one state, which is true to the end."""
 
-import json
 import logging
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,10 +12,10 @@ import yaml
 from lightning.pytorch.loggers import Logger
 
 from fakenews.data.manifest import write_json
-from fakenews.errors import Interrupted, TrackingError
+from fakenews.errors import FakeNewsError, Interrupted, TrackingError
 from fakenews.provenance import all_packages, git
 from fakenews.tracking.folder import RunFolder
-from fakenews.tracking.mlflow import MLflowTracker, Status, flat
+from fakenews.tracking.mlflow import MLflowTracker, Status
 
 log = logging.getLogger(__name__)
 
@@ -23,21 +23,21 @@ log = logging.getLogger(__name__)
 # the curves of the epochs, which are `val/...`.
 _FINAL = {"val": "best/val", "test": "test"}
 
-# What may differ when a run is resumed without a word.
-_FREE = ("resume", "trainer.max_time", "callbacks.stop.max_time")
-
 
 class Run:
     """A run from its start, or its resumption, to its end, whatever the end is.
 
     As a context manager it ends as FINISHED after `finish`, as KILLED when it was
-    interrupted, and as FAILED otherwise; the folder's state says the same.
+    interrupted, and as FAILED otherwise; the folder's state says the same. Until `begin`
+    nothing is written or tracked: a mistake that is found before leaves a new run nothing,
+    and an earlier one as it was.
 
     Args:
         folder: Locked by this process.
         logger: Lightning logger, or None.
         config: The resolved configuration, without secrets.
         manifest: Of the data.
+        audit: Of the data.
         root: The working copy, for its commit.
     """
 
@@ -48,6 +48,7 @@ class Run:
         logger: Logger | None,
         config: Mapping[str, Any],
         manifest: Mapping[str, Any],
+        audit: Mapping[str, Any],
         root: Path,
     ) -> None:
         self.folder = folder
@@ -55,9 +56,10 @@ class Run:
         self.tracker = logger if isinstance(logger, MLflowTracker) else None
         self.config = config
         self.manifest = manifest
+        self.audit = audit
         self.source = git(root)
         self.mlflow_id: str | None = None
-        self._finished = False
+        self._begun = self._finished = False
 
     @property
     def commit(self) -> str | None:
@@ -66,48 +68,44 @@ class Run:
         return f"{commit}+changes" if commit and self.source["diff"] else commit
 
     def __enter__(self) -> Self:
-        self.folder.note(state="running")
-        try:
-            self._begin()
-        except BaseException as error:
-            # Python does not call __exit__ for an error in __enter__.
-            self.__exit__(type(error), error, error.__traceback__)
-            raise
         return self
 
-    def _begin(self) -> None:
-        path = self.folder.path
-        self._warn_of_changes(path / "config.yaml")
-        (path / "config.yaml").write_text(yaml.safe_dump(dict(self.config), sort_keys=False))
-        (path / "packages.txt").write_text("\n".join(all_packages()) + "\n")
-        if self.source["diff"]:
-            (path / "git.diff").write_text(self.source["diff"] + "\n")
-        if self.tracker is None:
-            return
-        tags = {"data_hash": str(self.manifest["data_hash"]), "folder": path.name}
-        if self.commit is not None:
-            tags["git_commit"] = self.commit
-        self.mlflow_id = self.tracker.begin(parameters=self.config, tags=tags)
-        self.folder.note(mlflow_run_id=self.mlflow_id)
-        names = ("config.yaml", "packages.txt", "git.diff", "data.json", "audit.json")
-        files = [path / name for name in names if (path / name).is_file()]
-        self.tracker.log_files(dict.fromkeys(files))
+    def begin(self) -> None:
+        """Write and track what the run is; nothing when that is done already.
 
-    def _warn_of_changes(self, earlier: Path) -> None:
-        if not earlier.is_file():
+        Raises:
+            TrackingError: The store refuses.
+        """
+        if self._begun:
             return
-        try:
-            before = flat(yaml.safe_load(earlier.read_text()) or {})
-        except yaml.YAMLError:
-            return  # cut off when the run was killed
-        now = flat(json.loads(json.dumps(self.config)))
-        changed = [
-            name
-            for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name) and name not in _FREE
-        ]
-        if changed:
-            log.warning("resuming with another %s than before", ", ".join(changed))
+        path = self.folder.path
+        # Apart first: a store that refuses must not cost a resumed run its files.
+        with tempfile.TemporaryDirectory(prefix=".begin-", dir=path) as drafts:
+            files = self._describe(Path(drafts))
+            if self.tracker is not None:
+                tags = {"data_hash": str(self.manifest["data_hash"]), "folder": path.name}
+                if self.commit is not None:
+                    tags["git_commit"] = self.commit
+                self.mlflow_id = self.tracker.begin(
+                    parameters=self.config, tags=tags, files=dict.fromkeys(files)
+                )
+            self._begun = True
+            for file in files:
+                file.replace(path / file.name)
+        self.folder.note(
+            state="running",
+            **({} if self.mlflow_id is None else {"mlflow_run_id": self.mlflow_id}),
+        )
+
+    def _describe(self, folder: Path) -> list[Path]:
+        """Write the files that say what the run is."""
+        write_json(folder / "audit.json", self.audit)
+        write_json(folder / "data.json", self.manifest)
+        (folder / "config.yaml").write_text(yaml.safe_dump(dict(self.config), sort_keys=False))
+        (folder / "packages.txt").write_text("\n".join(all_packages()) + "\n")
+        if self.source["diff"]:
+            (folder / "git.diff").write_text(self.source["diff"] + "\n")
+        return sorted(folder.iterdir())
 
     def finish(
         self,
@@ -161,6 +159,16 @@ class Run:
         traceback: TracebackType | None,
     ) -> None:
         del kind, traceback
+        try:
+            if self._begun:
+                self._end(error)
+            elif "state" not in self.folder.record and not _to_be_mended(error):
+                self.folder.note(state="failed")
+        finally:
+            self.folder.release()
+            sys.stdout.flush()
+
+    def _end(self, error: BaseException | None) -> None:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
         state = "finished" if self._finished else "interrupted" if stopped else "failed"
         statuses: dict[str, Status] = {
@@ -176,5 +184,7 @@ class Run:
             raise
         finally:
             self.folder.note(state=state)
-            self.folder.release()
-            sys.stdout.flush()
+
+
+def _to_be_mended(error: BaseException | None) -> bool:
+    return isinstance(error, FakeNewsError | KeyboardInterrupt)

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -49,6 +50,26 @@ class StepSeed(L.Callback):
         entropy = [self.seed, trainer.current_epoch, batch_idx, trainer.global_rank]
         (state,) = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
         torch.manual_seed(int(state))
+
+
+class FirstStep(L.Callback):
+    """Does something when the first step begins: by then, all settings have proved right.
+
+    Args:
+        action: What to do.
+    """
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action: Callable[[], None] | None = action
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Do it, once."""
+        del trainer, pl_module, batch, batch_idx
+        if self._action is not None:
+            self._action()
+            self._action = None
 
 
 class EarlyStopping(callbacks.EarlyStopping):

@@ -59,17 +59,35 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(path, map_location)
 
 
+def epochs_done(path: Path) -> int:
+    """Whole epochs of training that a checkpoint stands for.
+
+    Raises:
+        TrainingError: The file is missing or damaged.
+    """
+    checkpoint = read_checkpoint(path, mmap=True)
+    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+
+
 def read_checkpoint(
-    path: str | Path, map_location: Callable[..., Any] | str | None = "cpu"
+    path: str | Path,
+    map_location: Callable[..., Any] | str | None = "cpu",
+    *,
+    mmap: bool = False,
 ) -> dict[str, Any]:
     """Read what `AtomicCheckpointIO` wrote.
+
+    Args:
+        path: The file.
+        map_location: As for `torch.load`.
+        mmap: Read of a tensor what is used of it.
 
     Raises:
         TrainingError: The file is missing or damaged.
     """
     try:
         checkpoint: dict[str, Any] = torch.load(
-            path, map_location=map_location, weights_only=True
+            path, map_location=map_location, weights_only=True, mmap=mmap
         )
     # torch raises RuntimeError, EOFError, UnpicklingError, KeyError and more for one
     # cause: this is no checkpoint, or not the whole of one.

@@ -1,6 +1,7 @@
 """Fitting: a configuration and a dataset in, a model that predicts out."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from fakenews.models.networks import Network
 from fakenews.models.tfidf import TfidfClassifier
 from fakenews.predictor import Predictor
 from fakenews.tracking.folder import LAST
+from fakenews.training.callbacks import FirstStep
 from fakenews.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from fakenews.training.history import History
 from fakenews.training.reader import fit_features
@@ -37,11 +39,41 @@ class Fitted:
     history: History | None = None
 
 
-def fit(cfg: DictConfig, dataset: LabelledData, folder: Path, logger: Logger | None) -> Fitted:
-    """Fit the model that the configuration names, from `folder`'s checkpoint if it has one."""
+def load_encoder(cfg: DictConfig) -> Pretrained | None:
+    """The encoder of a network that reads text, and its tokenizer.
+
+    Raises:
+        EncoderError: It cannot be had.
+        ConfigError: It does not fit its settings.
+    """
+    if "network" not in cfg.model:
+        return None
+    network: type[Network] = get_class(cfg.model.network._target_)
+    return instantiate(cfg.encoder) if network.reads_text else None
+
+
+def fit(
+    cfg: DictConfig,
+    dataset: LabelledData,
+    folder: Path,
+    logger: Logger | None,
+    *,
+    pretrained: Pretrained | None,
+    begin: Callable[[], None] | None = None,
+) -> Fitted:
+    """Fit the model that the configuration names, from `folder`'s checkpoint if it has one.
+
+    Args:
+        cfg: The composed configuration.
+        dataset: Audited and split.
+        folder: Of the run.
+        logger: Of the metrics, or None.
+        pretrained: What `load_encoder` gave.
+        begin: Called before the first training step.
+    """
     if "network" not in cfg.model:
         return fit_tfidf(cfg, dataset)
-    return fit_network(cfg, dataset, folder, logger)
+    return fit_network(cfg, dataset, folder, logger, pretrained=pretrained, begin=begin)
 
 
 def fit_tfidf(cfg: DictConfig, dataset: LabelledData) -> Fitted:
@@ -52,7 +84,13 @@ def fit_tfidf(cfg: DictConfig, dataset: LabelledData) -> Fitted:
 
 
 def fit_network(
-    cfg: DictConfig, dataset: LabelledData, folder: Path, logger: Logger | None
+    cfg: DictConfig,
+    dataset: LabelledData,
+    folder: Path,
+    logger: Logger | None,
+    *,
+    pretrained: Pretrained | None,
+    begin: Callable[[], None] | None,
 ) -> Fitted:
     """Fit a network with Lightning, and take its best weights.
 
@@ -62,11 +100,8 @@ def fit_network(
     """
     network: type[Network] = get_class(cfg.model.network._target_)
     features: FeaturePipeline | None = None
-    pretrained: Pretrained | None = None
     if network.reads_tabular:
         features = fitted_features(cfg, dataset)
-    if network.reads_text:
-        pretrained = instantiate(cfg.encoder)
     loader = instantiate(cfg.loader, dataset=dataset, features=features, pretrained=pretrained)
     model: Classifier = instantiate(
         cfg.model,
@@ -78,6 +113,9 @@ def fit_network(
     )
     history = History()
     callbacks = dict(instantiate(cfg.callbacks)) | {"history": history}
+    if begin is not None:
+        # First, because others log metrics of the first step.
+        callbacks = {"begin": FirstStep(begin)} | callbacks
     if logger is None:
         # Lightning refuses a monitor that has nowhere to log to.
         callbacks.pop("learning_rate", None)

@@ -5,6 +5,7 @@ data -> features -> model -> fit -> calibrate -> evaluate -> bundle -> register
 
 import contextlib
 import dataclasses
+import json
 import logging
 import math
 import warnings
@@ -15,6 +16,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
@@ -24,9 +26,8 @@ from rich.console import Console
 from fakenews.bundle import BundleContent, write_bundle
 from fakenews.config import check, plain, training_rules
 from fakenews.data.dataset import LabelledData, Split
-from fakenews.data.manifest import write_json
 from fakenews.engines import Outputs
-from fakenews.errors import BundleError, Interrupted, TrainingError
+from fakenews.errors import BundleError, ConfigError, Interrupted, TrainingError
 from fakenews.evaluation.calibration import Calibration
 from fakenews.evaluation.plots import evaluation_figures
 from fakenews.evaluation.report import Evaluation, table, write
@@ -35,15 +36,30 @@ from fakenews.launch import is_main_process
 from fakenews.models.tfidf import TfidfClassifier
 from fakenews.predictor import Predictor
 from fakenews.provenance import SHAPE_MODELS, versions
-from fakenews.tracking.folder import RunFolder
+from fakenews.tracking.folder import LAST, RunFolder
 from fakenews.tracking.mlflow import MLflowTracker
+from fakenews.tracking.resume import changed_options, refuse_changes
 from fakenews.tracking.run import Run
-from fakenews.training.fit import Fitted, fit
+from fakenews.training.checkpoints import epochs_done
+from fakenews.training.fit import Fitted, fit, load_encoder
 from fakenews.training.process import tune_process
 
 log = logging.getLogger(__name__)
 
 _REFERENCE_ROWS = 5000
+
+# Of Lightning.
+_NO_NEWS = (
+    ".*LeafSpec",  # its own use of torch, which nobody here can mend
+    # The data module resumes where it was; the loaders need not.
+    ".*your dataloader is not resumable",
+    # Curves of few steps are short; epochs are always logged.
+    ".*is smaller than the logging interval",
+    # Batches of rows in memory are made faster than workers could hand them over.
+    ".*does not have many workers",
+    # A resumed run works where it did.
+    "Checkpoint directory .* exists and is not empty",
+)
 
 
 def train(cfg: DictConfig) -> float:
@@ -61,8 +77,8 @@ def train(cfg: DictConfig) -> float:
     # Lightning announces what it does at every start; what matters is said here.
     for package in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(package).setLevel(logging.WARNING)
-    # Lightning's own use of torch, which nobody here can mend.
-    warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+    for message in _NO_NEWS:
+        warnings.filterwarnings("ignore", message=message)
     check(cfg, rules=training_rules)
     output = Path(HydraConfig.get().runtime.output_dir)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -70,18 +86,22 @@ def train(cfg: DictConfig) -> float:
     if not is_main_process():
         return assist(cfg, output)
 
+    check_resume(cfg, output)
     folder = open_folder(cfg, output)
     # Before any work: a store that does not answer should not cost anyone a training.
     logger = start_logger(cfg, folder)
+    pretrained = load_encoder(cfg)
     dataset = load_data(cfg, folder.path)
     with Run(
         folder=folder,
         logger=logger,
         config=plain(cfg),
         manifest=dataset.manifest,
+        audit=dataset.audit.to_json(),
         root=Path(cfg.paths.root),
     ) as run:
-        fitted = fit(cfg, dataset, folder.path, logger)
+        fitted = fit(cfg, dataset, folder.path, logger, pretrained=pretrained, begin=run.begin)
+        run.begin()  # where there was no step: a baseline, or a fit that was done before
         with resumable(folder.path):
             bundle, evaluations = conclude(cfg, dataset, fitted, run)
         metrics: dict[str, dict[str, float]] = {
@@ -109,24 +129,42 @@ def assist(cfg: DictConfig, folder: Path) -> float:
     Returns:
         The validation metric of the last epoch.
     """
-    fitted = fit(cfg, instantiate(cfg.data), folder, None)
+    pretrained = load_encoder(cfg)
+    fitted = fit(cfg, instantiate(cfg.data), folder, None, pretrained=pretrained)
     if fitted.history is None:
         return math.nan
     return float(fitted.history.frame()[cfg.metric].iloc[-1])
+
+
+def check_resume(cfg: DictConfig, folder: Path) -> None:
+    """Whether a run in `folder`, if there is one, can go on with this configuration.
+
+    Raises:
+        ConfigError: A sweep cannot resume.
+        TrainingError: The run cannot go on with these options.
+    """
+    if cfg.resume is not None and HydraConfig.get().mode is RunMode.MULTIRUN:
+        raise ConfigError(f"resume={cfg.resume} continues one run: leave -m out")
+    last = folder / LAST
+    if not last.is_file():
+        return
+    refuse_changes(cfg, folder)
+    if (done := epochs_done(last)) > cfg.trainer.max_epochs:
+        raise TrainingError(
+            f"trainer.max_epochs={cfg.trainer.max_epochs} is less than the {done} epochs that "
+            f"the run has done: give {done} or more, or start without resume"
+        )
+    if changed := changed_options(cfg, folder):
+        log.warning("resuming with another %s than before", ", ".join(changed))
 
 
 def open_folder(cfg: DictConfig, path: Path) -> RunFolder:
     """The run folder, locked; says when there is nothing to resume.
 
     Raises:
-        TrainingError: The run is finished, or another process works on it.
+        TrainingError: Another process works on it.
     """
     folder = RunFolder(path)
-    if cfg.resume is not None and folder.record.get("state") == "finished":
-        raise TrainingError(
-            f"resume={cfg.resume}: the run is finished, its bundle is {path / 'bundle'}; "
-            "start a new run without resume"
-        )
     if cfg.resume == "auto" and folder.last_checkpoint is None:
         log.info("resume=auto: no run of this name is unfinished, so a new one starts")
     elif cfg.resume is not None:
@@ -168,10 +206,19 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def load_data(cfg: DictConfig, folder: Path) -> LabelledData:
-    """Read, audit and split; show the audit and write it to the run folder."""
+    """Read, audit and split; show the audit.
+
+    Raises:
+        TrainingError: A run is resumed, on other data than it was started on.
+    """
     dataset: LabelledData = instantiate(cfg.data)
-    write_json(folder / "audit.json", dataset.audit.to_json())
-    write_json(folder / "data.json", dataset.manifest)
+    if (folder / LAST).is_file() and (folder / "data.json").is_file():
+        before = json.loads((folder / "data.json").read_text()).get("data_hash")
+        if before != dataset.manifest["data_hash"]:
+            raise TrainingError(
+                f"the data of the run in {folder} were others: a run cannot be resumed with "
+                "data that have changed; restore them, or start without resume"
+            )
     console = Console()
     for part in dataset.audit.table():
         console.print(part)

@@ -64,7 +64,8 @@ class HeadlineDataModule(L.LightningDataModule):
         rows = sum(dataset.class_counts("train").values())
         if batch_size > rows:
             raise ConfigError(
-                f"loader.batch_size is {batch_size}, more than the {rows} training rows"
+                f"loader.batch_size={batch_size} is more than the {rows} training rows: set "
+                f"loader.batch_size={1 << (rows.bit_length() - 1)} or less"
             )
         self.dataset, self.features, self.pretrained = dataset, features, pretrained
         self.batch_size, self.batch_tokens = batch_size, batch_tokens

@@ -75,7 +75,8 @@ class StreamingDataModule(L.LightningDataModule):
         rows = dataset.prepared.rows("train")
         if batch_size > rows:
             raise ConfigError(
-                f"loader.batch_size is {batch_size}, more than the {rows} training rows"
+                f"loader.batch_size={batch_size} is more than the {rows} training rows: set "
+                f"loader.batch_size={1 << (rows.bit_length() - 1)} or less"
             )
         self.dataset = dataset
         self.reader = Reader(dataset, features, pretrained)
