@@ -12,7 +12,7 @@ import pytest
 
 from fakenews.errors import DataError
 from fakenews.preparation import ingest as module
-from fakenews.preparation.ingest import check_columns, read_chunks, shuffled_place
+from fakenews.preparation.ingest import check_columns, is_read, read_chunks, shuffled_place
 from fakenews.preparation.work import Work
 
 ROWS = [(f"headline number {i} of the day", "real" if i % 3 else "fake") for i in range(50)]
@@ -112,7 +112,9 @@ def test_chunks_that_are_done_are_not_read_again(
     source = module.InputFile(
         role="train", path=str(work.path.parent / "a.csv"), bytes=1, mtime_ns=1, sha256=""
     )
+    assert is_read(work, 0)
     (work.chunks / "00000-0000001.json").unlink()
+    assert not is_read(work, 0)
     assert [chunk.number for chunk in read_chunks((work, 0, source))] == [1]
 
 

@@ -8,9 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+
+from fakenews.data.shards import read_manifest
+from fakenews.data.storage import Storage
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -123,6 +127,72 @@ def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
     assert "another process is preparing" in shown
     assert first.communicate(timeout=200)[0]
     assert first.returncode == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], check=True
+    )
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_with_room_it_goes_on(
+    tmp_path: Path, undisturbed: dict[str, bytes], small_disk: Path
+) -> None:
+    process = _start(tmp_path, f"prepare.work_dir={small_disk}")
+    shown = process.communicate(timeout=200)[0]
+    assert process.returncode == 1
+    assert "No space left" in shown
+    assert "prepare.work_dir" in shown
+    assert "Traceback" not in shown
+    assert not (tmp_path / "prepared").exists()
+    subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
+    _run(tmp_path, f"prepare.work_dir={small_disk}")
+    assert _files(tmp_path / "prepared") == undisturbed
+
+
+def test_a_bucket_gets_the_same_dataset_and_trains(
+    tmp_path: Path, undisturbed: dict[str, bytes], s3_url: tuple[str, dict[str, Any]]
+) -> None:
+    url, options = s3_url
+    environment = os.environ | {
+        "AWS_ACCESS_KEY_ID": str(options["key"]),
+        "AWS_SECRET_ACCESS_KEY": str(options["secret"]),
+        "OMP_NUM_THREADS": "1",
+    }
+    endpoint = f"{{endpoint_url: '{options['endpoint_url']}'}}"
+    commands = (
+        [
+            *("scripts/prepare.py", f"out={url}/news", f"storage_options={endpoint}"),
+            *("data.fetch.rows=4000", "features=headline", "encoder=tiny", "shards.rows=200"),
+        ],
+        [
+            *("train.py", "data=shards", f"data.path={url}/news", "features=headline"),
+            *(f"data.storage_options={endpoint}", "encoder=tiny", "trainer.max_epochs=1"),
+            *("logger=none", "register=null", "bootstrap=10", f"paths.runs={tmp_path}/runs"),
+        ],
+    )
+    for script, *overrides in commands:
+        done = subprocess.run(
+            [
+                *(sys.executable, str(ROOT / script), *overrides),
+                f"paths.cache={tmp_path}/cache",
+            ],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    stored = Storage(f"{url}/news", options=options)
+    assert {path: stored.read_bytes(path) for path in stored.list()} == undisturbed
+    (data,) = tmp_path.glob("runs/*/*/data.json")
+    assert json.loads(data.read_text())["data_hash"] == read_manifest(stored).data_hash
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from fakenews.data.manifest import write_json
 from fakenews.data.validation import RowSchema
 from fakenews.errors import DataError
 from fakenews.preparation.recipe import InputFile, Recipe
-from fakenews.preparation.work import Work, drafted, told
+from fakenews.preparation.work import Work, drafted, read_json, told
 
 CHUNK_ROWS = 32_768
 """Rows read and digested together: what bounds the memory of this pass."""
@@ -72,8 +72,17 @@ def check_columns(path: Path, columns: Sequence[str]) -> list[str]:
     return missing_columns(path, opened.columns, columns)
 
 
+def is_read(work: Work, file: int) -> bool:
+    """Whether every chunk of a file is done, those included that were under way."""
+    mark = work.chunks / f"file-{file:05d}.json"
+    # The mark is written when the last chunk is handed on, which may then fail.
+    return mark.exists() and len(list(work.chunks.glob(f"{file:05d}-*.json"))) == int(
+        read_json(mark)["chunks"]
+    )
+
+
 def read_chunks(part: tuple[Work, int, InputFile]) -> Iterator[RawChunk]:
-    """The chunks of one file that are not done yet; says when the file is done.
+    """The chunks of one file that are not done yet; notes how many there are.
 
     Args:
         part: The work folder, the number of the file, and the file.
@@ -83,16 +92,12 @@ def read_chunks(part: tuple[Work, int, InputFile]) -> Iterator[RawChunk]:
     opened = open_source(Path(source.path), expected=columns, lenient=True)
     places = {name: opened.columns.index(name) for name in columns}
     records = opened.records()
-    total = 0
-    for count in range(_ROWS_PER_FILE):
-        some = list(islice(records, CHUNK_ROWS))
-        total += len(some)
-        if not some:
-            break
+    total = chunks = 0
+    while some := list(islice(records, CHUNK_ROWS)):
         chunk = RawChunk(
             work=work,
             file=file,
-            number=count,
+            number=chunks,
             source=source,
             rows=[record.row for record in some],
             cells={
@@ -101,11 +106,12 @@ def read_chunks(part: tuple[Work, int, InputFile]) -> Iterator[RawChunk]:
             errors={n: record.error for n, record in enumerate(some) if record.error},
             bytes=sum(len(cell) + 1 for record in some for cell in record.cells),
         )
+        total, chunks = total + len(some), chunks + 1
         if not (work.chunks / f"{chunk.name}.json").exists():
             yield chunk
     if not total:
         raise DataError(f"{source.path}: the file has a header but no rows")
-    summary = {"rows": total, "encoding": opened.encoding}
+    summary = {"rows": total, "encoding": opened.encoding, "chunks": chunks}
     write_json(work.chunks / f"file-{file:05d}.json", summary)
 
 

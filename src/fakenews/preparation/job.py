@@ -43,7 +43,7 @@ from fakenews.preparation.audit import audit_sample
 from fakenews.preparation.catalogue import show
 from fakenews.preparation.engines import Engine, Settings, alone
 from fakenews.preparation.grouping import REPEATED, assign
-from fakenews.preparation.ingest import check_columns, digest, read_chunks
+from fakenews.preparation.ingest import check_columns, digest, is_read, read_chunks
 from fakenews.preparation.recipe import InputFile, Recipe, Role
 from fakenews.preparation.shards import Bucket, statistics_of, write_bucket
 from fakenews.preparation.work import Work, read_json
@@ -229,7 +229,7 @@ def ingest(engine: Engine, work: Work, inputs: Sequence[InputFile]) -> None:
     todo = [
         (work, number, source)
         for number, source in enumerate(inputs)
-        if not (work.chunks / f"file-{number:05d}.json").exists()
+        if not is_read(work, number)
     ]
     total = sum(source.bytes for _, _, source in todo)
     done = engine.run(todo, read_chunks, digest)
@@ -290,8 +290,9 @@ def describe(
     return Manifest(
         fingerprint=recipe.fingerprint(inputs),
         inputs=[
-            {**vars(source), **read_json(work.chunks / f"file-{number:05d}.json")}
+            {**vars(source), "rows": found["rows"], "encoding": found["encoding"]}
             for number, source in enumerate(inputs)
+            for found in [read_json(work.chunks / f"file-{number:05d}.json")]
         ],
         settings=recipe.to_json(),
         classes=facts["classes"],
