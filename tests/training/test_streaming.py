@@ -386,13 +386,17 @@ def test_a_loader_that_is_left_stops_its_threads(
     before = threads()
     found = module(dataset, pretrained, num_workers=3, prefetch_windows=2)
     loader = found.train_dataloader()
-    for _ in loader:
-        break
+    first = iter(loader)
+    next(first)
     assert threads() != before
-    again = iter(loader)  # the earlier iterator ends
+    second = iter(loader)  # the earlier iterator ends
     assert threads() == before
-    next(again)
+    assert next(first, None) is None
+    next(second)
     found.on_exception(KeyboardInterrupt())
+    assert threads() == before
+    for _ in loader:
+        break  # nobody holds this iterator any more
     assert threads() == before
 
 

@@ -7,6 +7,7 @@ which rank, is planned in `fakenews.data.epoch`.
 
 import hashlib
 import threading
+import weakref
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import SimpleNamespace
@@ -323,7 +324,8 @@ class StreamLoader:
     ) -> None:
         self._module, self._length, self._split = module, length, split
         self._epoch = 0
-        self._running: Generator[Batch] | None = None
+        # Weak: an iterator that nobody holds any more ends, and its threads with it.
+        self._running: weakref.ref[Generator[Batch]] | None = None
 
     def __len__(self) -> int:
         return self._length
@@ -339,8 +341,9 @@ class StreamLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self.close()
-        self._running = self._run()
-        return self._running
+        running = self._run()
+        self._running = weakref.ref(running)
+        return running
 
     def _run(self) -> Generator[Batch]:
         # Lightning makes iterators before it sets the epoch: it is read at the first batch.
@@ -353,9 +356,10 @@ class StreamLoader:
 
     def close(self) -> None:
         """Stop the threads, if any run."""
-        if self._running is not None:
-            self._running.close()
-            self._running = None
+        running = None if self._running is None else self._running()
+        if running is not None:
+            running.close()
+        self._running = None
 
     # With these two Lightning knows that a resumed epoch continues where it was; the
     # position itself is the data module's.
