@@ -115,6 +115,18 @@ def test_another_dataset_is_replaced_only_when_told(
     assert [len(shards) for shards in manifest.shards.values()] == [2, 2, 2]
 
 
+def test_shards_without_a_manifest_are_not_mixed_with(
+    run_prepare: Prepare, write_csv: Write
+) -> None:
+    path = write_csv("a.csv", ROWS, HEADER)
+    out = run_prepare(*CSV, f"data.path={path}")
+    (out / "manifest.json").unlink()
+    with pytest.raises(DataError, match=r"has shards of other.*overwrite=true"):
+        run_prepare(*CSV, f"data.path={path}", "shards.rows=200")
+    run_prepare(*CSV, f"data.path={path}", "shards.rows=200", "overwrite=true")
+    verify(Storage(out), read_manifest(Storage(out)), level="hash")
+
+
 def test_bad_rows_stop_it_with_a_report(run_prepare: Prepare, write_csv: Write) -> None:
     path = write_csv("a.csv", [*ROWS, ("odd", "a", "old", "x")], HEADER)
     with pytest.raises(DataError, match=r"(?s)1 row.*'old' is not a finite number.*quarantine"):

@@ -84,6 +84,14 @@ def test_shards_are_described_as_they_are(work: Work) -> None:
             assert shard.sha256 == Storage(out).sha256(shard.path)
 
 
+def test_a_bucket_whose_shard_was_lost_is_not_done(work: Work) -> None:
+    out, (first, second) = _write(work, 2)
+    (out / "train" / "00001.parquet").unlink()
+    stored = Storage(out).list()
+    assert first.is_done(stored)
+    assert not second.is_done(stored)
+
+
 def test_statistics_are_of_the_training_rows(work: Work) -> None:
     out, buckets = _write(work, 4)
     done = [read_json(bucket.done) for bucket in buckets]

@@ -99,9 +99,12 @@ def _make(cfg: DictConfig, storage: Storage, work: Work) -> None:
         verify(storage, earlier, level="size")
         log.info("%s is prepared from these inputs and settings: nothing to do", storage.url)
         return
-    _make_room(cfg, storage, earlier)
-    if work.begin(fingerprint, recipe, pretrained.tokenizer):
+    going_on = earlier is None and work.is_of(fingerprint)
+    if going_on:
         log.info("going on with the preparation in %s", work.path)
+    else:
+        make_room(storage, overwrite=cfg.overwrite)
+    work.begin(fingerprint, recipe, pretrained.tokenizer)
     engine = settings.start()
     ingest(engine, work, inputs)
     quarantined = report_breaches(work, cfg.validation.quarantine)
@@ -263,7 +266,8 @@ def write_shards(
     """Featurise and write every bucket; what each gave, in order."""
     count = max(1, -(-facts["rows"] // recipe.sharding.rows))
     buckets = [Bucket(work=work, storage=storage, number=n, of=count) for n in range(count)]
-    todo = [bucket for bucket in buckets if not bucket.done.exists()]
+    stored = storage.list()
+    todo = [bucket for bucket in buckets if not bucket.is_done(stored)]
     rows = facts["rows"] * len(todo) // count
     _follow(engine.run(todo, alone, write_bucket), "write", total=rows, unit=" rows")
     return [read_json(bucket.done) for bucket in buckets]
@@ -356,19 +360,25 @@ def _work_folder(cfg: DictConfig, storage: Storage) -> Path:
     return Path(cfg.paths.cache) / "prepare" / f"{name}-{digest}"
 
 
-def _make_room(cfg: DictConfig, storage: Storage, earlier: Manifest | None) -> None:
-    """Make sure that what is written stands alone."""
-    if earlier is not None:
-        if not cfg.overwrite:
-            raise DataError(
-                f"{storage.url} has a dataset of other inputs or settings: give another out, "
-                "or replace it with overwrite=true"
-            )
-        # First: from now on it is no whole dataset.
-        storage.delete(MANIFEST)
-        for path in storage.list():
-            if path.endswith(".parquet") and path.partition("/")[0] in SPLITS:
-                storage.delete(path)
+def make_room(storage: Storage, *, overwrite: bool) -> None:
+    """Make sure that what is written stands alone.
+
+    Raises:
+        DataError: There are shards already, and they are not to be replaced.
+    """
+    there = [
+        path
+        for path in storage.list()
+        if path == MANIFEST or (path.endswith(".parquet") and path.split("/")[0] in SPLITS)
+    ]
+    if there and not overwrite:
+        raise DataError(
+            f"{storage.url} has {'a dataset' if MANIFEST in there else 'shards'} of other "
+            "inputs or settings: give another out, or replace it with overwrite=true"
+        )
+    # The manifest first: from then on it is no whole dataset.
+    for path in sorted(there, key=lambda path: path != MANIFEST):
+        storage.delete(path)
 
 
 def _follow(done: Iterable[int], what: str, *, total: int, unit: str) -> None:

@@ -25,7 +25,7 @@ from fakenews.features.statistics import Statistics
 from fakenews.features.tabular import HEADLINE_FEATURES
 from fakenews.features.text import Tokens, tokenize
 from fakenews.preparation.recipe import Recipe
-from fakenews.preparation.work import Work, told
+from fakenews.preparation.work import Work, read_json, told
 
 _PLACES = 1 << 63
 
@@ -55,6 +55,13 @@ class Bucket:
     def done(self) -> Path:
         """Says what the bucket gave."""
         return self.work.buckets / f"{self.number:07d}.json"
+
+    def is_done(self, stored: Mapping[str, int]) -> bool:
+        """Whether its shards are among the stored files, by path and size."""
+        return self.done.exists() and all(
+            stored.get(shard["path"]) == shard["bytes"]
+            for shard in read_json(self.done)["shards"].values()
+        )
 
 
 def write_bucket(bucket: Bucket) -> int:

@@ -77,7 +77,12 @@ class Work:
         """What DuckDB spills."""
         return self.path / "spill"
 
-    def begin(self, fingerprint: str, recipe: Recipe, tokenizer: Tokenizer) -> bool:
+    def is_of(self, fingerprint: str) -> bool:
+        """Whether there is earlier work of this preparation to go on with."""
+        mark = self.path / "fingerprint"
+        return mark.is_file() and mark.read_text(encoding="utf-8") == fingerprint
+
+    def begin(self, fingerprint: str, recipe: Recipe, tokenizer: Tokenizer) -> None:
         """Make the folder ready for a preparation.
 
         Args:
@@ -85,24 +90,18 @@ class Work:
             recipe: Kept for the workers.
             tokenizer: Kept for the workers.
 
-        Returns:
-            Whether there is earlier work to go on with.
-
         Raises:
             DataError: The folder cannot be written.
         """
-        mark = self.path / "fingerprint"
         with told(self.path):
-            earlier = mark.is_file() and mark.read_text(encoding="utf-8") == fingerprint
-            if not earlier:
+            if not self.is_of(fingerprint):
                 self.clear()
             for folder in ("rows", "sketches", "breaches", "chunks", "shards", "buckets"):
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
             write_json(self.path / "recipe.json", recipe.to_json())
             with drafted(self.path / "tokenizer.json") as draft:
                 draft.write_text(tokenizer.to_str(), encoding="utf-8")
-            mark.write_text(fingerprint, encoding="utf-8")
-        return earlier
+            (self.path / "fingerprint").write_text(fingerprint, encoding="utf-8")
 
     def clear(self) -> None:
         """Remove everything but the lock."""
