@@ -186,7 +186,7 @@ def test_no_tokens_for_a_network_that_reads_none(make_data: Callable[[int], Data
 
 def test_a_batch_larger_than_the_data(make_data: Callable[[int], Dataset]):
     with pytest.raises(
-        ConfigError, match=r"batch_size is 500, more than the \d+ training rows"
+        ConfigError, match=r"batch_size=500 is more than the \d+ training rows: set"
     ):
         module(make_data(120), None, batch_size=500)
 
