@@ -16,7 +16,7 @@ from fakenews.data.prepared import load
 from fakenews.data.sample import generate
 from fakenews.features.entities import EntityCounter
 from fakenews.features.pipeline import FeaturePipeline
-from fakenews.training.fit import fit_network
+from fakenews.training.fit import fit, load_encoder
 from fakenews.training.reader import fit_features
 from fakenews.training.streaming import StreamingDataModule
 
@@ -107,7 +107,7 @@ def _rate(overrides: list[str], folder: Path) -> float:
             job.callbacks.clock = {"_target_": f"{__name__}.Clock"}
         L.seed_everything(0, verbose=False)
         with execution_whitelist((*TARGETS, f"{__name__}.*")):
-            fit_network(job, instantiate(job.data), folder, None)
+            fit(job, instantiate(job.data), folder, None, pretrained=load_encoder(job))
     return Clock.rate
 
 

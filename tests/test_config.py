@@ -19,9 +19,9 @@ from fakenews.config import (
     options_with,
     plain,
     register_resolvers,
-    training_rules,
 )
 from fakenews.errors import ConfigError
+from fakenews.rules import training_rules
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -251,6 +251,7 @@ def test_all_contradictions_are_reported_together(faults: Faults) -> None:
         ["metric=val/log_loss", "mode=min"],
         ["data.folds=5", "data.test_size=0", "data.fold=4"],
         ["data.val_size=0", "data.val_path=x.csv"],
+        ["data.label_names={0: real, 1: fake}"],
         ["~callbacks.early_stopping", "logger=csv"],
         ["trainer.max_time=00:00:10:00", "name=Überschrift-1.2"],
     ],
