@@ -127,6 +127,15 @@ def test_shards_without_a_manifest_are_not_mixed_with(
     verify(Storage(out), read_manifest(Storage(out)), level="hash")
 
 
+def test_buckets_without_rows_do_no_harm(run_prepare: Prepare, write_csv: Write) -> None:
+    path = write_csv("a.csv", ROWS[:60], HEADER)
+    out = run_prepare("data=csv", f"data.path={path}", "shards.rows=1")
+    manifest = read_manifest(Storage(out))
+    assert sum(map(manifest.rows, manifest.shards)) == 60
+    assert 30 < sum(map(len, manifest.shards.values())) < 60
+    assert len(load(path=str(out)).part("val")) == manifest.rows("val")
+
+
 def test_bad_rows_stop_it_with_a_report(run_prepare: Prepare, write_csv: Write) -> None:
     path = write_csv("a.csv", [*ROWS, ("odd", "a", "old", "x")], HEADER)
     with pytest.raises(DataError, match=r"(?s)1 row.*'old' is not a finite number.*quarantine"):

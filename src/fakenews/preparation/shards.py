@@ -125,8 +125,7 @@ def _gather(bucket: Bucket) -> pa.Table:
             start = np.searchsorted(places, first, side="left")
             stop = np.searchsorted(places, last, side="right")
             # Copied: a slice would keep the whole chunk mapped.
-            if stop > start:
-                slices.append(chunk.take(pa.array(np.arange(start, stop))))
+            slices.append(chunk.take(pa.array(np.arange(start, stop))))
     rows = pa.concat_tables(slices).sort_by([("ord", "ascending"), ("id", "ascending")])
     place = pc.index_in(rows["id"], value_set=assigned["id"])
     kept = rows.filter(pc.is_valid(place))
