@@ -165,21 +165,7 @@ def test_a_file_in_the_way_and_a_file_that_is_missing(storage: Storage, tmp_path
     assert set(storage.list()) <= {"a"}
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip("only root can mount a small file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
+@pytest.mark.parametrize("small_disk", ["1m"], indirect=True)
 def test_a_full_disk_keeps_what_was_there(small_disk: Path, tmp_path: Path):
     storage = Storage(small_disk)
     storage.write_bytes("a", b"old")

@@ -129,17 +129,7 @@ def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
     assert first.returncode == 0
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], check=True
-    )
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
+@pytest.mark.parametrize("small_disk", ["512k"], indirect=True)
 def test_a_full_disk_is_one_line_and_with_room_it_goes_on(
     tmp_path: Path, undisturbed: dict[str, bytes], small_disk: Path
 ) -> None:
