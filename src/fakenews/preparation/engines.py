@@ -238,7 +238,7 @@ class Settings:
     workers: PositiveCount | None = None
     address: str | None = None
     work_dir: str | None = None
-    memory: str = "1GB"
+    memory: str = "512MB"
 
     def start(self) -> Engine:
         """The engine.

@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from fakenews.config import check, plain
@@ -94,7 +95,7 @@ def _make(cfg: DictConfig, storage: Storage, work: Work) -> None:
     settings: Settings = instantiate(cfg.prepare)
     earlier = read_manifest(storage) if storage.size(MANIFEST) is not None else None
     inputs = find_inputs(cfg, known=earlier)
-    recipe, pretrained = find_recipe(cfg)
+    recipe, tokenizer = find_recipe(cfg)
     fingerprint = recipe.fingerprint(inputs)
     if earlier is not None and earlier.fingerprint == fingerprint:
         verify(storage, earlier, level="size")
@@ -105,7 +106,7 @@ def _make(cfg: DictConfig, storage: Storage, work: Work) -> None:
         log.info("going on with the preparation in %s", work.path)
     else:
         make_room(storage, overwrite=cfg.overwrite)
-    work.begin(fingerprint, recipe, pretrained.tokenizer)
+    work.begin(fingerprint, recipe, tokenizer)
     engine = settings.start()
     ingest(engine, work, inputs)
     quarantined = report_breaches(work, cfg.validation.quarantine)
@@ -192,8 +193,8 @@ def _input(role: Role, path: Path, hashes: Mapping[tuple[str, int, int], str]) -
     )
 
 
-def find_recipe(cfg: DictConfig) -> tuple[Recipe, Pretrained]:
-    """The settings that shape the dataset, and the encoder whose tokens it will have."""
+def find_recipe(cfg: DictConfig) -> tuple[Recipe, Tokenizer]:
+    """The settings that shape the dataset, and the tokenizer of the encoder."""
     data = cfg.data
     pretrained: Pretrained = instantiate(cfg.encoder)
     features: FeaturePipeline = instantiate(cfg.features)
@@ -225,7 +226,7 @@ def find_recipe(cfg: DictConfig) -> tuple[Recipe, Pretrained]:
         expectations=expectations,
         sharding=instantiate(cfg.shards),
     )
-    return recipe, pretrained
+    return recipe, pretrained.tokenizer
 
 
 def ingest(engine: Engine, work: Work, inputs: Sequence[InputFile]) -> None:
