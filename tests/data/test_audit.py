@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from fakenews.data.audit import Audit, audit, probe
+from fakenews.data.audit import Audit, audit, probe, warnings_of
 from fakenews.data.duplicates import duplicate_groups
 from fakenews.data.sources import classes, read_table
 
@@ -126,3 +126,12 @@ def test_probe_is_seeded_and_needs_two_groups_a_side() -> None:
     assert probe(found, positive, np.arange(40)) == probe(found, positive, np.arange(40))
     one_group = np.r_[np.zeros(40, dtype=int)]
     assert probe(found, positive, one_group) is None
+
+
+def test_classes_that_differ_in_case_only_are_warned_of() -> None:
+    found = warnings_of(
+        None, classes=["Fake", "fake", "real"], conflicting=0, largest=1, rows=9
+    )
+    assert found == [
+        "the classes 'Fake', 'fake' differ in case only: name them as one with data.label_names"
+    ]

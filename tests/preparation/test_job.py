@@ -127,6 +127,23 @@ def test_shards_without_a_manifest_are_not_mixed_with(
     verify(Storage(out), read_manifest(Storage(out)), level="hash")
 
 
+def test_a_place_that_cannot_be_written_is_noticed_before_any_reading(
+    run_prepare: Prepare, write_csv: Write, tmp_path: Path
+) -> None:
+    path = write_csv("a.csv", ROWS, HEADER)
+    with pytest.raises(DataError, match=r"a\.csv"):
+        run_prepare(*CSV, f"data.path={path}", out="a.csv/prepared")
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+
+
+def test_rows_that_are_left_out_are_counted(
+    run_prepare: Prepare, write_csv: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [*ROWS, ("no label", "", "", "x"), ("none again", "", "", "x")]
+    run_prepare(*CSV, f"data.path={write_csv('a.csv', rows, HEADER)}")
+    assert "2 rows are left out: missing label" in caplog.text
+
+
 def test_buckets_without_rows_do_no_harm(run_prepare: Prepare, write_csv: Write) -> None:
     path = write_csv("a.csv", ROWS[:60], HEADER)
     out = run_prepare("data=csv", f"data.path={path}", "shards.rows=1")

@@ -111,11 +111,11 @@ def test_auto_takes_the_latest_unfinished_run(state: str, tmp_path: Path) -> Non
     assert find_run(tmp_path, "auto") == latest
 
 
-def test_auto_passes_over_a_run_in_use(tmp_path: Path) -> None:
-    free = make_run(tmp_path / "1", "interrupted")
+def test_auto_neither_takes_nor_passes_over_a_run_in_use(tmp_path: Path) -> None:
+    make_run(tmp_path / "1", "interrupted")
     busy = make_run(tmp_path / "2", "running")
-    with held_by_another(busy):
-        assert find_run(tmp_path, "auto") == free
+    with held_by_another(busy), pytest.raises(TrainingError, match="another process works on"):
+        find_run(tmp_path, "auto")
     assert find_run(tmp_path, "auto") == busy
 
 

@@ -6,6 +6,7 @@ against the base rate. Where it does well, a model can too, and will fail elsewh
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -205,7 +206,11 @@ def audit(
         probe_raw=probe_raw,
         probe_text=probe_text,
         warnings=warnings_of(
-            probe_text, conflicting=conflicting_groups, largest=largest, rows=len(frame)
+            probe_text,
+            classes=classes,
+            conflicting=conflicting_groups,
+            largest=largest,
+            rows=len(frame),
         ),
     )
 
@@ -251,11 +256,14 @@ def _conflicting(key: pd.Series, label: pd.Series) -> int:
     return int((label.groupby(key).transform("nunique") > 1).sum())
 
 
-def warnings_of(found: Probe | None, *, conflicting: int, largest: int, rows: int) -> list[str]:
+def warnings_of(
+    found: Probe | None, *, classes: Sequence[str], conflicting: int, largest: int, rows: int
+) -> list[str]:
     """What a reader should act on.
 
     Args:
         found: The probe on the texts that a model gets.
+        classes: All of them.
         conflicting: Rows whose duplicate group has more than one label.
         largest: Rows in the largest group.
         rows: All rows.
@@ -266,6 +274,12 @@ def warnings_of(found: Probe | None, *, conflicting: int, largest: int, rows: in
             f"format alone predicts the label: average precision {found.average_precision:.2f} "
             f"against a base rate of {found.base_rate:.2f}; a model can cheat on it, "
             "data.normalise=true removes such cues"
+        )
+    folded = Counter(name.casefold() for name in classes)
+    if alike := [name for name in classes if folded[name.casefold()] > 1]:
+        warnings.append(
+            f"the classes {', '.join(map(repr, alike))} differ in case only: name them as one "
+            "with data.label_names"
         )
     if conflicting:
         warnings.append(f"{conflicting:,} rows repeat a text that has another label elsewhere")

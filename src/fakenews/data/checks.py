@@ -101,7 +101,8 @@ def hint(name: str, names: Sequence[str], what: str) -> str:
 
 def some(names: Sequence[str]) -> str:
     """The first ten names, and how many more."""
-    shown = ", ".join(repr(n) for n in names[:10])
+    # The "columns" of a binary file are pages long.
+    shown = ", ".join(repr(n if len(n) <= 60 else f"{n[:60]}...") for n in names[:10])
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
 
 

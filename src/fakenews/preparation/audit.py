@@ -64,6 +64,7 @@ def audit_sample(storage: Storage, manifest: Manifest, duplicates: Mapping[str, 
         dropped=manifest.dropped,
         warnings=warnings_of(
             found.probe_text,
+            classes=manifest.classes,
             conflicting=duplicates["conflicting_groups"],
             largest=duplicates["largest_group"],
             rows=rows,

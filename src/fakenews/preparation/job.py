@@ -16,12 +16,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from fakenews.config import check, plain
-from fakenews.data.checks import column_clashes, expand_paths
-from fakenews.data.dataset import roles_of
 from fakenews.data.shards import (
     AUDIT,
     MANIFEST,
@@ -33,19 +30,18 @@ from fakenews.data.shards import (
     write_manifest,
 )
 from fakenews.data.storage import Storage
-from fakenews.data.validation import Report, RowSchema
-from fakenews.errors import ConfigError, DataError
+from fakenews.data.validation import Report
+from fakenews.errors import DataError
 from fakenews.features.entities import EntityCounter, spacy_version
-from fakenews.features.pipeline import FeaturePipeline
 from fakenews.features.state import EntityState
 from fakenews.features.tabular import HEADLINE_FEATURES
-from fakenews.models.encoder import Pretrained
 from fakenews.preparation.audit import audit_sample
 from fakenews.preparation.catalogue import show
 from fakenews.preparation.engines import Engine, Settings, alone
 from fakenews.preparation.grouping import REPEATED, assign
-from fakenews.preparation.ingest import check_columns, digest, is_read, read_chunks
-from fakenews.preparation.recipe import InputFile, Recipe, Role
+from fakenews.preparation.ingest import digest, is_read, read_chunks
+from fakenews.preparation.inputs import find_inputs, find_recipe
+from fakenews.preparation.recipe import InputFile, Recipe
 from fakenews.preparation.shards import Bucket, statistics_of, write_bucket
 from fakenews.preparation.work import Work, read_json
 from fakenews.provenance import SHAPE_DATA, git, versions
@@ -53,7 +49,7 @@ from fakenews.rules import preparation_rules
 
 log = logging.getLogger(__name__)
 
-_RESERVED = frozenset({"id", "ord", "input_ids", "truncated", *HEADLINE_FEATURES})
+_TRIAL = ".trial"
 
 
 def prepare(cfg: DictConfig) -> None:
@@ -101,6 +97,7 @@ def _make(cfg: DictConfig, storage: Storage, work: Work) -> None:
         verify(storage, earlier, level="size")
         log.info("%s is prepared from these inputs and settings: nothing to do", storage.url)
         return
+    _try_to_write(storage)
     going_on = earlier is None and work.is_of(fingerprint)
     if going_on:
         log.info("going on with the preparation in %s", work.path)
@@ -134,99 +131,8 @@ def _make(cfg: DictConfig, storage: Storage, work: Work) -> None:
         storage.url,
         ", ".join(f"{manifest.rows(split):,} {split}" for split in SPLITS),
     )
-
-
-def find_inputs(cfg: DictConfig, *, known: Manifest | None) -> list[InputFile]:
-    """The files to read, with their hashes.
-
-    Args:
-        cfg: The composed configuration.
-        known: An earlier manifest: files with the same size and time are not hashed again.
-
-    Raises:
-        DataError: A file or a column is missing; all faults are named.
-    """
-    data = cfg.data
-    paths = {"train": data.path, "val": data.val_path, "test": data.test_path}
-    if data.path is None:
-        if data.fetch is None:
-            raise ConfigError("data.path is not set: give a file, e.g. data.path=news.csv")
-        fetched = instantiate(data.fetch)
-        paths |= roles_of(fetched(cache_dir=Path(cfg.paths.cache)))
-    columns = [data.text, data.label, *data.numeric, *data.categorical]
-    faults = column_clashes(data.text, data.label, data.numeric, data.categorical)
-    faults += [
-        f"extra column {name!r} has the name of another column of a shard; rename it"
-        for name in (*data.numeric, *data.categorical)
-        if name in _RESERVED or name.startswith("entity_")
-    ]
-    found: list[tuple[Role, Path]] = []
-    roles: tuple[Role, ...] = ("train", "val", "test")
-    for role in roles:
-        if paths[role] is not None:
-            files, missing = expand_paths(plain(paths[role]))
-            faults += missing + list(
-                chain.from_iterable(check_columns(file, columns) for file in files)
-            )
-            found += [(role, file) for file in files]
-    if faults:
-        raise DataError(faults)
-    hashes = {
-        (entry["path"], entry["bytes"], entry["mtime_ns"]): entry["sha256"]
-        for entry in (known.inputs if known else [])
-    }
-    return [_input(role, path, hashes) for role, path in found]
-
-
-def _input(role: Role, path: Path, hashes: Mapping[tuple[str, int, int], str]) -> InputFile:
-    stat = path.stat()
-    sha256 = hashes.get((str(path), stat.st_size, stat.st_mtime_ns))
-    if sha256 is None:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return InputFile(
-        role=role,
-        path=str(path),
-        bytes=stat.st_size,
-        mtime_ns=stat.st_mtime_ns,
-        sha256=sha256,
-    )
-
-
-def find_recipe(cfg: DictConfig) -> tuple[Recipe, Tokenizer]:
-    """The settings that shape the dataset, and the tokenizer of the encoder."""
-    data = cfg.data
-    pretrained: Pretrained = instantiate(cfg.encoder)
-    features: FeaturePipeline = instantiate(cfg.features)
-    counter = features.counter
-    expectations = plain(cfg.validation.columns) or {}
-    # A rule that makes no sense shows here, not in a worker.
-    RowSchema(numeric=data.numeric, categorical=data.categorical, expectations=expectations)
-    recipe = Recipe(
-        text=data.text,
-        label=data.label,
-        label_names=None
-        if data.label_names is None
-        else {str(k): str(v) for k, v in data.label_names.items()},
-        positive=data.positive,
-        numeric=list(data.numeric),
-        categorical=list(data.categorical),
-        normalise=data.normalise,
-        max_chars=data.max_chars,
-        val_size=data.val_size,
-        test_size=data.test_size,
-        folds=data.folds,
-        fold=data.fold,
-        near_duplicates=data.near_duplicates,
-        seed=cfg.seed,
-        entities=None if counter is None else counter.model,
-        entities_version=None if counter is None else f"{counter.version} {spacy_version()}",
-        tokenizer=hashlib.sha256(pretrained.tokenizer.to_str().encode()).hexdigest(),
-        max_length=pretrained.max_length,
-        expectations=expectations,
-        sharding=instantiate(cfg.shards),
-    )
-    return recipe, pretrained.tokenizer
+    for reason, rows in manifest.dropped.items():
+        log.warning("%s rows are left out: %s", f"{rows:,}", reason)
 
 
 def ingest(engine: Engine, work: Work, inputs: Sequence[InputFile]) -> None:
@@ -360,6 +266,15 @@ def _work_folder(cfg: DictConfig, storage: Storage) -> Path:
     name = re.sub(r"\W+", "-", storage.url)[-40:].strip("-")
     digest = hashlib.sha256(storage.url.encode()).hexdigest()[:8]
     return Path(cfg.paths.cache) / "prepare" / f"{name}-{digest}"
+
+
+def _try_to_write(storage: Storage) -> None:
+    """Notice before hours of reading that the result has no place."""
+    new = storage.is_local and not Path(storage.url).exists()
+    storage.write_bytes(_TRIAL, b"")
+    storage.delete(_TRIAL)
+    if new:
+        Path(storage.url).rmdir()
 
 
 def make_room(storage: Storage, *, overwrite: bool) -> None:

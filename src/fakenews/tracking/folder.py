@@ -85,7 +85,7 @@ def find_run(runs: Path, resume: str) -> Path | None:
 
     Raises:
         ConfigError: The folder has no checkpoint to continue from.
-        TrainingError: Its run is finished.
+        TrainingError: Its run is finished, or another process works on it.
     """
     if resume != "auto":
         folder = Path(resume)
@@ -101,8 +101,14 @@ def find_run(runs: Path, resume: str) -> Path | None:
         return folder
     for folder in sorted(runs.glob("*/"), key=lambda path: path.name, reverse=True):
         unfinished = _record(folder).get("state") in ("running", "interrupted", "failed")
-        if unfinished and (folder / LAST).is_file() and not _in_use(folder):
-            return folder
+        if not unfinished or not (folder / LAST).is_file():
+            continue
+        if _in_use(folder):
+            raise TrainingError(
+                f"resume=auto: another process works on {folder}, the latest unfinished run: "
+                "wait for it or stop it to continue it here, or start a new run without resume"
+            )
+        return folder
     return None
 
 
