@@ -231,12 +231,8 @@ def _explain(error: BaseException) -> str:
         hint = f"did you mean {group}={near}? " if near else ""
         choice = f"{hint}choose {', '.join(options)}" if options else "see --help"
         return f"{group or 'configuration'}={option} does not exist: {choice}"
-    if found := re.match(
-        r"In '(\w+/\w+)': Invalid Defaults List override|Could not override '([\w/]+)'",
-        lines[0],
-    ):
-        what = (found[1] or found[2]).replace("/", "=")
-        return f"{what} does not go with this command: see --help"
+    if found := re.match(r"In '(\w+)/(\w+)': Invalid Defaults List override", lines[0]):
+        return f"{found[1]}={found[2]} does not go with this command: see --help"
     if "Ambiguous value" in lines[0]:
         given = lines[0].partition("'")[2].rstrip("'")
         key, _, values = given.partition("=")
