@@ -113,7 +113,8 @@ class LocalEngine:
                 for part in parts:
                     for task in expand(part):
                         pending.add(pool.submit(work, task))
-                        if len(pending) > 2 * self.workers:
+                        # One waits: reading is faster than working, and tasks are large.
+                        if len(pending) > self.workers:
                             done, pending = wait(pending, return_when=FIRST_COMPLETED)
                             yield from (future.result() for future in done)
                 while pending:
@@ -238,7 +239,7 @@ class Settings:
     workers: PositiveCount | None = None
     address: str | None = None
     work_dir: str | None = None
-    memory: str = "256MB"
+    memory: str = "512MB"
 
     def start(self) -> Engine:
         """The engine.

@@ -27,7 +27,7 @@ from fakenews.errors import DataError
 from fakenews.preparation.recipe import InputFile, Recipe
 from fakenews.preparation.work import Work, drafted, read_json, told
 
-CHUNK_ROWS = 32_768
+CHUNK_ROWS = 16_384
 """Rows read and digested together: what bounds the memory of this pass."""
 
 _ROWS_PER_FILE = 1 << 40
