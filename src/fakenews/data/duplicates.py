@@ -223,7 +223,7 @@ def _buckets(
     return buckets
 
 
-@lru_cache(maxsize=1 << 18)
+@lru_cache(maxsize=1 << 15)
 def _word_hash(word: str) -> int:
     return stable_hash(word)
 
