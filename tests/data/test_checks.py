@@ -56,4 +56,5 @@ def test_messages_name_what_was_meant_and_stay_short(tmp_path: Path) -> None:
     assert "no column 'headlin', did you mean 'headline'" in fault
     assert near("xyz", ["headline"]) == ""
     assert some([str(n) for n in range(12)]).endswith("and 2 more")
+    assert some([1, "x" * 100]) == f"1, '{'x' * 59}..."
     assert len(shown(tmp_path, [f"fault {n}" for n in range(9)])) == 6

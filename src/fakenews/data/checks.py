@@ -99,10 +99,14 @@ def hint(name: str, names: Sequence[str], what: str) -> str:
     return f"{meant or ';'} {what}: {some(names)}"
 
 
-def some(names: Sequence[str]) -> str:
+def _short(shown: str) -> str:
+    return shown if len(shown) <= 60 else f"{shown[:60]}..."
+
+
+def some(names: Sequence[object]) -> str:
     """The first ten names, and how many more."""
     # The "columns" of a binary file are pages long.
-    shown = ", ".join(repr(n if len(n) <= 60 else f"{n[:60]}...") for n in names[:10])
+    shown = ", ".join(_short(repr(name)) for name in names[:10])
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
 
 
