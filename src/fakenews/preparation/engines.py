@@ -239,7 +239,7 @@ class Settings:
     workers: PositiveCount | None = None
     address: str | None = None
     work_dir: str | None = None
-    memory: str = "512MB"
+    memory: str = "448MB"
 
     def start(self) -> Engine:
         """The engine.
