@@ -165,6 +165,16 @@ def test_a_file_in_the_way_and_a_file_that_is_missing(storage: Storage, tmp_path
     assert set(storage.list()) <= {"a"}
 
 
+def test_drafts_of_killed_processes_can_be_removed(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    storage.write_bytes("train/a.parquet", b"whole")
+    (tmp_path / "train" / ".b.parquet.0123abcd.part").write_bytes(b"half")
+    (tmp_path / "train" / ".hidden").write_bytes(b"not ours")
+    storage.discard_drafts()
+    left = sorted(path.name for path in (tmp_path / "train").iterdir())
+    assert left == [".hidden", "a.parquet"]
+
+
 @pytest.mark.parametrize("small_disk", ["1m"], indirect=True)
 def test_a_full_disk_keeps_what_was_there(small_disk: Path, tmp_path: Path):
     storage = Storage(small_disk)

@@ -66,6 +66,12 @@ class LocalFolder:
         with _drafted(self._folder / key) as file, local.open("rb") as content:
             shutil.copyfileobj(content, file, _BLOCK)
 
+    def discard_drafts(self) -> None:
+        """Remove files that were being written when their process died."""
+        for path in self._folder.rglob(".*"):
+            if is_draft(path.name):
+                path.unlink(missing_ok=True)
+
     def size(self, key: str) -> int | None:
         """Bytes, or None for what is no file."""
         with suppress(FileNotFoundError):
@@ -130,6 +136,9 @@ class RemoteFolder:
         part = max(_PART, -(-local.stat().st_size // 9_000))
         options = {"chunksize": part} if self._protocol in S3 else {}
         self._put(key, lambda fs, target: fs.put_file(str(local), target, **options))
+
+    def discard_drafts(self) -> None:
+        """Nothing: an object appears when its upload is complete."""
 
     def size(self, key: str) -> int | None:
         """Bytes, or None for what is no file."""

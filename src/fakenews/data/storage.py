@@ -130,6 +130,14 @@ class Storage:
             raise DataError(f"{local}: {explain(error, local=True)}") from error
         self._attempt(path, lambda: self._files.publish(local, key))
 
+    def discard_drafts(self) -> None:
+        """Remove what killed processes left half-written; nobody may be writing now.
+
+        Raises:
+            DataError: A file cannot be removed.
+        """
+        self._attempt("", self._files.discard_drafts)
+
     def size(self, path: str) -> int | None:
         """Bytes of a file; None if there is no such file.
 

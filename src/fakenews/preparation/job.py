@@ -119,6 +119,7 @@ def _make(cfg: DictConfig, storage: Storage, work: Work) -> None:
         quarantined=quarantined,
         commit=git(Path(cfg.paths.root))["commit"],
     )
+    storage.discard_drafts()
     verify(storage, manifest, level="size")
     sample = audit_sample(storage, manifest, facts["duplicates"])
     content = json.dumps(sample.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
