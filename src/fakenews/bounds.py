@@ -14,6 +14,9 @@ NonNegative = Annotated[float, Ge(0)]
 
 Positive = Annotated[float, Gt(0)]
 
+Share = Annotated[float, Ge(0), Le(1)]
+"""In [0, 1]: a part of a whole."""
+
 Count = Annotated[int, Ge(0)]
 
 PositiveCount = Annotated[int, Ge(1)]

@@ -127,6 +127,8 @@ class ReportErrors(Callback):
             return
         error: BaseException = job_return._return_value  # noqa: SLF001 as above
         cause = _user_error(error)
+        if OmegaConf.select(config, "sweep") is not None:
+            return  # the sweep knows what to do about it
         if isinstance(cause, Interrupted) and cause.status > 128:
             report(error)
         job = f"job {config.hydra.job.num} ({' '.join(config.hydra.overrides.task)})"

@@ -30,6 +30,8 @@ TARGETS = (
     "lightning.pytorch.profilers.*",
     "lightning.pytorch.strategies.*",
     "torch.optim.*",
+    "optuna.samplers.*",
+    "optuna.pruners.*",
     # Of Hydra's own configuration: where log lines go.
     "logging.*",
     "hydra.*",

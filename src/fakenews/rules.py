@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
-from fakenews.bounds import Count, PositiveCount
+from fakenews.bounds import Count, PositiveCount, Share
 from fakenews.config import closest, name_faults, value_faults
 
 METRICS = ("average_precision", "macro_f1", "auroc", "accuracy", "log_loss")
@@ -30,6 +30,8 @@ class TrainingOptions(TypedDict):
     mode: Literal["min", "max"]
     resume: str | None
     test: bool
+    bundle: bool
+    threads: PositiveCount | None
     bootstrap: PositiveCount
     register: str | None
 
@@ -49,11 +51,71 @@ def training_rules(cfg: DictConfig) -> Iterator[str]:
     yield from faults
     if not faults:
         streamed = cfg.data._target_ == PREPARED
-        rules = [_run_rules, _prepared_rules if streamed else _data_rules]
+        rules = [_run_rules, sweep_rules, _prepared_rules if streamed else _data_rules]
         if "network" in cfg.model:  # a baseline has neither epochs nor features
             rules += [_network_rules, _trainer_rules, _callback_rules]
         for rule in rules:
             yield from rule(cfg)
+
+
+class SweepOptions(TypedDict):
+    """The options of `conf/sweep/`, but for the search space and what is made of targets."""
+
+    study: str
+    storage: str
+    n_trials: PositiveCount | None
+    workers: PositiveCount
+    ranks: PositiveCount
+    max_failure_rate: Share
+    heartbeat: PositiveCount
+    objectives: list[str]
+    trial: Count | None
+
+
+def sweep_rules(cfg: DictConfig) -> Iterator[str]:
+    """Faults of `conf/sweep/`, if a sweep is chosen.
+
+    Args:
+        cfg: Composed, and without faults of its nodes.
+
+    Yields:
+        A message for each fault.
+    """
+    if (sweep := cfg.get("sweep")) is None:
+        return
+    options = {name: sweep[name] for name in SweepOptions.__annotations__}
+    hints = typing.get_type_hints(SweepOptions, include_extras=True)
+    faults = list(value_faults(options, hints, "sweep.{}".format))
+    yield from faults
+    if faults:
+        return
+    if not re.fullmatch(r"\w[\w.-]*", sweep.study):
+        yield f"sweep.study={sweep.study}: use letters, digits, '_', '-' and '.'"
+    sampler, pruner = (sweep[name]._target_.rpartition(".")[2] for name in ("sampler", "pruner"))
+    if sweep.n_trials is None and sampler != "GridSampler":
+        yield "sweep.n_trials=null is for sweep=grid: give the number of trials"
+    known = {cfg.metric, *(f"val/{name}" for name in METRICS), "latency"}
+    objectives = list(sweep.objectives)
+    for name in sorted(set(objectives) - known):
+        yield f"sweep.objectives: {name} is unknown: choose {', '.join(sorted(known))}"
+    if not objectives or len(set(objectives)) < len(objectives):
+        yield "sweep.objectives: name one or more, each once"
+    if len(objectives) > 1 and pruner != "NopPruner":
+        yield f"sweep.pruner={pruner} needs a single objective: add sweep/pruner=none"
+    if len(objectives) > 1 and sampler == "CmaEsSampler":
+        yield "sweep=cmaes needs a single objective: use sweep=nsga2 or optuna"
+    if objectives == ["latency"] and pruner != "NopPruner":
+        yield "latency is known only at a trial's end: add sweep/pruner=none"
+    elif pruner != "NopPruner" and objectives != [cfg.metric]:
+        yield f"a pruner looks at metric={cfg.metric}: set metric, not sweep.objectives"
+    parallel = cfg.trainer.get("strategy") in ("ddp", "fsdp")
+    if sweep.ranks > 1 and not parallel:
+        yield f"sweep.ranks={sweep.ranks} needs trainer=ddp"
+    if sweep.ranks > 1 and sweep.workers > 1:
+        yield (
+            f"sweep.ranks={sweep.ranks} and sweep.workers={sweep.workers}: choose several "
+            "processes for a trial, or several trials at a time"
+        )
 
 
 class PreparationOptions(TypedDict):
@@ -91,6 +153,8 @@ def _run_rules(cfg: DictConfig) -> Iterator[str]:
     # The default stands for "where there is a registry".
     if cfg.register not in (None, cfg.name) and not tracked:
         yield f"register={cfg.register} needs logger=mlflow"
+    if cfg.register not in (None, cfg.name) and not cfg.bundle:
+        yield f"register={cfg.register} needs bundle=true"
     if cfg.metric.removeprefix("val/") not in METRICS or "/" not in cfg.metric:
         near = closest(cfg.metric.removeprefix("val/"), METRICS)
         yield f"metric={cfg.metric} is unknown: choose val/{near or ', val/'.join(METRICS)}"

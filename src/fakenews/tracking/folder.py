@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from fakenews.errors import ConfigError, TrainingError
 
-State = Literal["running", "interrupted", "failed", "finished"]
+State = Literal["running", "interrupted", "pruned", "failed", "finished"]
 
 _RECORD = "run.json"
 LAST = "checkpoints/last.ckpt"

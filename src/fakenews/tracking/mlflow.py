@@ -285,8 +285,12 @@ class MLflowTracker(MLFlowLogger):
         return int(version.version)
 
     @rank_zero_only
-    def end(self, status: Status) -> None:
+    def end(self, status: Status, *, tags: Mapping[str, str] | None = None) -> None:
         """Send what is unsent and close the run with its true status.
+
+        Args:
+            status: Of the run.
+            tags: Set with it.
 
         Raises:
             TrackingError: The store refuses, and the run was to be FINISHED.
@@ -297,6 +301,8 @@ class MLflowTracker(MLFlowLogger):
             return
         try:
             self._send()
+            for name, value in (tags or {}).items():
+                self.experiment.set_tag(self.run_id, name, value)
             self.experiment.set_terminated(self.run_id, status=status)
         except Exception as error:
             message = explain(self._tracking_uri, error)

@@ -82,12 +82,12 @@ def _changes(cfg: DictConfig, folder: Path) -> dict[str, tuple[Any, Any]]:
         recorded = yaml.safe_load((folder / "config.yaml").read_text())
     except (OSError, yaml.YAMLError):
         return {}  # it was killed before, or while, that was written
-    before = {_name(path): value for path, value in _leaves(recorded or {})}
+    before = {_name(path): value for path, value in leaves(recorded or {})}
     raw = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(raw, dict)  # noqa: S101 of a DictConfig it is one
     raw.pop("hydra", None)
     now, names = {}, []
-    for path, value in _leaves(raw):
+    for path, value in leaves(raw):
         names.append(_name(path))
         if isinstance(value, str) and _REFERENCE.fullmatch(value):
             continue  # it is compared where it stands
@@ -103,13 +103,13 @@ def _changes(cfg: DictConfig, folder: Path) -> dict[str, tuple[Any, Any]]:
     return {name: pair for name, pair in values.items() if pair[0] != pair[1]}
 
 
-def _leaves(
+def leaves(
     values: dict[Any, Any], start: tuple[Any, ...] = ()
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Values under the keys that lead to them."""
+    """The values of nested dictionaries, each with the keys that lead to it."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            yield from _leaves(value, (*start, key))
+            yield from leaves(value, (*start, key))
         else:
             yield (*start, key), value
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import yaml
 from lightning.pytorch.loggers import Logger
+from optuna import TrialPruned
 
 from fakenews.data.manifest import write_json
 from fakenews.errors import FakeNewsError, Interrupted, TrackingError
@@ -28,7 +29,7 @@ class Run:
     """A run from its start, or its resumption, to its end, whatever the end is.
 
     As a context manager it ends as FINISHED after `finish`, as KILLED when it was
-    interrupted, and as FAILED otherwise; the folder's state says the same. Until `begin`
+    interrupted or pruned (the tag `state` says which), and as FAILED otherwise; the folder's state says the same. Until `begin`
     nothing is written or tracked: a mistake that is found before leaves a new run nothing,
     and an earlier one as it was.
 
@@ -39,6 +40,7 @@ class Run:
         manifest: Of the data.
         audit: Of the data.
         root: The working copy, for its commit.
+        tags: Of the MLflow run, beside those of every run.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Run:
         manifest: Mapping[str, Any],
         audit: Mapping[str, Any],
         root: Path,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.logger = logger
@@ -57,6 +60,7 @@ class Run:
         self.config = config
         self.manifest = manifest
         self.audit = audit
+        self.tags = dict(tags or {})
         self.source = git(root)
         self.mlflow_id: str | None = None
         self._begun = self._finished = False
@@ -83,7 +87,10 @@ class Run:
         with tempfile.TemporaryDirectory(prefix=".begin-", dir=path) as drafts:
             files = self._describe(Path(drafts))
             if self.tracker is not None:
-                tags = {"data_hash": str(self.manifest["data_hash"]), "folder": path.name}
+                tags = self.tags | {
+                    "data_hash": str(self.manifest["data_hash"]),
+                    "folder": path.name,
+                }
                 if self.commit is not None:
                     tags["git_commit"] = self.commit
                 self.mlflow_id = self.tracker.begin(
@@ -110,7 +117,7 @@ class Run:
     def finish(
         self,
         *,
-        bundle: Path,
+        bundle: Path | None,
         metrics: Mapping[str, Mapping[str, float]],
         register: str | None,
         tags: Mapping[str, str],
@@ -118,7 +125,7 @@ class Run:
         """Log what the run has made; after this it counts as done.
 
         Args:
-            bundle: Folder.
+            bundle: Folder; None where only the metrics were wanted.
             metrics: Of `val` and `test`; those that are undefined are left out.
             register: Name of the model to register the bundle under, or None.
             tags: Of the registered version.
@@ -127,7 +134,8 @@ class Run:
             TrackingError: The store refuses; the run folder has everything.
         """
         path = self.folder.path
-        write_json(path / "result.json", {"bundle": "bundle", "metrics": metrics})
+        result = {"bundle": None if bundle is None else "bundle", "metrics": metrics}
+        write_json(path / "result.json", result)
         if self.logger is not None:
             self.logger.log_metrics(
                 {
@@ -137,7 +145,7 @@ class Run:
                 }
             )
             self.logger.save()
-        if self.tracker is not None:
+        if self.tracker is not None and bundle is not None:
             self.tracker.log_files(
                 {
                     bundle: "bundle",
@@ -171,14 +179,18 @@ class Run:
     def _end(self, error: BaseException | None) -> None:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
         state = "finished" if self._finished else "interrupted" if stopped else "failed"
+        if isinstance(error, TrialPruned):
+            state = "pruned"
         statuses: dict[str, Status] = {
             "finished": "FINISHED",
             "interrupted": "KILLED",
+            # As MLflow's own integration of Optuna has it.
+            "pruned": "KILLED",
             "failed": "FAILED",
         }
         try:
             if self.tracker is not None:
-                self.tracker.end(statuses[state])
+                self.tracker.end(statuses[state], tags={"state": state})
         except TrackingError:
             state = "failed"
             raise

@@ -1,7 +1,7 @@
 """Fitting: a configuration and a dataset in, a model that predicts out."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,6 @@ from fakenews.models.networks import Network
 from fakenews.models.tfidf import TfidfClassifier
 from fakenews.predictor import Predictor
 from fakenews.tracking.folder import LAST
-from fakenews.training.callbacks import FirstStep
 from fakenews.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from fakenews.training.history import History
 from fakenews.training.reader import fit_features
@@ -59,7 +58,7 @@ def fit(
     logger: Logger | None,
     *,
     pretrained: Pretrained | None,
-    begin: Callable[[], None] | None = None,
+    callbacks: Mapping[str, L.Callback],
 ) -> Fitted:
     """Fit the model that the configuration names, from `folder`'s checkpoint if it has one.
 
@@ -69,11 +68,11 @@ def fit(
         folder: Of the run.
         logger: Of the metrics, or None.
         pretrained: What `load_encoder` gave.
-        begin: Called before the first training step.
+        callbacks: Beside those of the configuration, and before them.
     """
     if "network" not in cfg.model:
         return fit_tfidf(cfg, dataset)
-    return fit_network(cfg, dataset, folder, logger, pretrained=pretrained, begin=begin)
+    return fit_network(cfg, dataset, folder, logger, pretrained=pretrained, callbacks=callbacks)
 
 
 def fit_tfidf(cfg: DictConfig, dataset: LabelledData) -> Fitted:
@@ -90,7 +89,7 @@ def fit_network(
     logger: Logger | None,
     *,
     pretrained: Pretrained | None,
-    begin: Callable[[], None] | None,
+    callbacks: Mapping[str, L.Callback],
 ) -> Fitted:
     """Fit a network with Lightning, and take its best weights.
 
@@ -112,16 +111,15 @@ def fit_network(
         class_counts=dataset.class_counts("train"),
     )
     history = History()
-    callbacks = dict(instantiate(cfg.callbacks)) | {"history": history}
-    if begin is not None:
-        # First, because others log metrics of the first step.
-        callbacks = {"begin": FirstStep(begin)} | callbacks
+    own = dict(instantiate(cfg.callbacks)) | {"history": history}
     if logger is None:
         # Lightning refuses a monitor that has nowhere to log to.
-        callbacks.pop("learning_rate", None)
+        own.pop("learning_rate", None)
+    if cfg.get("sweep") is not None:
+        own.pop("progress", None)
     trainer: L.Trainer = instantiate(
         cfg.trainer,
-        callbacks=list(callbacks.values()),
+        callbacks=[*callbacks.values(), *own.values()],
         logger=logger or False,
         plugins=[AtomicCheckpointIO()],
         # Lightning's own limit ends a training as if it were done; StopAndSave's does not.
@@ -136,7 +134,7 @@ def fit_network(
         raise Interrupted(
             "interrupted: run the same command with resume=auto to continue", status=130
         ) from error
-    best: ModelCheckpoint = callbacks["best"]
+    best: ModelCheckpoint = own["best"]
     model.load_state_dict(read_checkpoint(best.best_model_path)["state_dict"])
     return Fitted(
         predictor=_predictor(

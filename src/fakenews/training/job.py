@@ -1,53 +1,47 @@
 """The training job: one function for each of its paragraphs.
 
 data -> features -> model -> fit -> calibrate -> evaluate -> bundle -> register
+
+A trial of a sweep is the same job, which ends with the evaluation and reports to its study.
 """
 
 import contextlib
-import dataclasses
 import json
 import logging
 import math
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import lightning as L
-import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
-from numpy.typing import NDArray
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from optuna import TrialPruned
 from rich.console import Console
 
-from fakenews.bundle import BundleContent, write_bundle
 from fakenews.config import check, plain
-from fakenews.data.dataset import LabelledData, Split
-from fakenews.engines import Outputs
-from fakenews.errors import BundleError, ConfigError, Interrupted, TrainingError
-from fakenews.evaluation.calibration import Calibration
-from fakenews.evaluation.plots import evaluation_figures
-from fakenews.evaluation.report import Evaluation, table, write
-from fakenews.inference.evaluate import evaluate_frame
+from fakenews.data.dataset import LabelledData
+from fakenews.errors import ConfigError, Interrupted, TrainingError
+from fakenews.inference.latency import latency
 from fakenews.launch import is_main_process
-from fakenews.models.tfidf import TfidfClassifier
-from fakenews.predictor import Predictor
-from fakenews.provenance import SHAPE_MODELS, versions
 from fakenews.rules import training_rules
 from fakenews.tracking.folder import LAST, RunFolder
 from fakenews.tracking.mlflow import MLflowTracker
 from fakenews.tracking.resume import changed_options, refuse_changes
 from fakenews.tracking.run import Run
+from fakenews.training.callbacks import FirstStep
 from fakenews.training.checkpoints import epochs_done
+from fakenews.training.conclusion import conclude, measure
 from fakenews.training.fit import Fitted, fit, load_encoder
 from fakenews.training.process import tune_process
+from fakenews.tuning.pruning import ReportToStudy
+from fakenews.tuning.trial import StudyTrial
 
 log = logging.getLogger(__name__)
-
-_REFERENCE_ROWS = 5000
 
 # Of Lightning.
 _NO_NEWS = (
@@ -81,12 +75,30 @@ def train(cfg: DictConfig) -> float:
     for message in _NO_NEWS:
         warnings.filterwarnings("ignore", message=message)
     check(cfg, rules=training_rules)
+    check_mode(cfg)
     output = Path(HydraConfig.get().runtime.output_dir)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    tune_process()
+    tune_process(threads=cfg.threads)
     if not is_main_process():
         return assist(cfg, output)
+    if cfg.get("sweep") is None:
+        return main_process(cfg, output, None)
+    with open_trial(cfg, output).run() as trial:
+        return main_process(cfg, output, trial)
+    return math.nan  # it was pruned, as its study knows
 
+
+def main_process(cfg: DictConfig, output: Path, trial: StudyTrial | None) -> float:
+    """The job of the process that writes: all of it, but for other ranks' share of the fit.
+
+    Args:
+        cfg: The composed configuration.
+        output: Run folder.
+        trial: Of a sweep, or None.
+
+    Returns:
+        The validation metric.
+    """
     check_resume(cfg, output)
     folder = open_folder(cfg, output)
     # Before any work: a store that does not answer should not cost anyone a training.
@@ -100,18 +112,31 @@ def train(cfg: DictConfig) -> float:
         manifest=dataset.manifest,
         audit=dataset.audit.to_json(),
         root=Path(cfg.paths.root),
+        tags={} if trial is None else trial.tags,
     ) as run:
-        fitted = fit(cfg, dataset, folder.path, logger, pretrained=pretrained, begin=run.begin)
+        callbacks: dict[str, L.Callback] = {"begin": FirstStep(run.begin)}
+        if trial is not None:
+            callbacks["pruning"] = ReportToStudy(
+                monitor=cfg.metric, report=trial.report, note=trial.note
+            )
+        fitted = fit(
+            cfg, dataset, folder.path, logger, pretrained=pretrained, callbacks=callbacks
+        )
         run.begin()  # where there was no step: a baseline, or a fit that was done before
-        with resumable(folder.path):
-            bundle, evaluations = conclude(cfg, dataset, fitted, run)
+        bundle = None
+        if cfg.bundle:
+            with resumable(folder.path):
+                bundle, evaluations = conclude(cfg, dataset, fitted, run)
+            found = {split: evaluation.metrics for split, evaluation in evaluations.items()}
+        else:
+            found = measure(cfg, dataset, fitted)
         metrics: dict[str, dict[str, float]] = {
-            split: finite(found.metrics) for split, found in evaluations.items()
+            split: finite(values) for split, values in found.items()
         }
         run.finish(
             bundle=bundle,
             metrics=metrics,
-            register=cfg.register,
+            register=cfg.register if cfg.bundle else None,
             tags={"data_hash": dataset.manifest["data_hash"], "seed": str(cfg.seed)}
             | {
                 f"{split}_{name}": f"{values[name]:.4f}"
@@ -120,8 +145,12 @@ def train(cfg: DictConfig) -> float:
                 if name in values
             },
         )
-    log.info("run folder: %s (start with report.html)", folder.path)
-    return float(evaluations["val"].metrics[cfg.metric.removeprefix("val/")])
+        if trial is not None:
+            values = objective_values(cfg, dataset, fitted, found["val"])
+            trial.complete(values, cfg.sweep.objectives)
+    if cfg.bundle:
+        log.info("run folder: %s (start with report.html)", folder.path)
+    return float(found["val"][cfg.metric.removeprefix("val/")])
 
 
 def assist(cfg: DictConfig, folder: Path) -> float:
@@ -131,21 +160,90 @@ def assist(cfg: DictConfig, folder: Path) -> float:
         The validation metric of the last epoch.
     """
     pretrained = load_encoder(cfg)
-    fitted = fit(cfg, instantiate(cfg.data), folder, None, pretrained=pretrained)
+    callbacks: dict[str, L.Callback] = {}
+    if cfg.get("sweep") is not None:
+        callbacks["pruning"] = ReportToStudy(monitor=cfg.metric)
+    try:
+        fitted = fit(
+            cfg,
+            instantiate(cfg.data),
+            folder,
+            None,
+            pretrained=pretrained,
+            callbacks=callbacks,
+        )
+    except TrialPruned:
+        return math.nan
     if fitted.history is None:
         return math.nan
     return float(fitted.history.frame()[cfg.metric].iloc[-1])
+
+
+def check_mode(cfg: DictConfig) -> None:
+    """Whether this process was started as the configuration needs it.
+
+    Raises:
+        ConfigError: It was not, and how to start it.
+    """
+    sweep, multirun = cfg.get("sweep"), HydraConfig.get().mode is RunMode.MULTIRUN
+    if sweep is not None and sweep.trial is None:
+        choice = HydraConfig.get().runtime.choices.sweep
+        raise ConfigError(f"sweep={choice} is a sweep: start it with -m")
+    if not multirun:
+        return
+    if cfg.resume is not None:
+        raise ConfigError(f"resume={cfg.resume} continues one run: leave -m out")
+    devices = cfg.trainer.devices
+    count = len(devices) if OmegaConf.is_list(devices) else devices
+    if "RANK" in os.environ or (isinstance(count, int) and count * (cfg.trainer.get("num_nodes") or 1) > 1):
+        raise ConfigError(
+            "-m trains in this process, which cannot be several: python train.py -m "
+            f"sweep=optuna sweep.ranks={count if count != 1 else 2} trainer=ddp starts each "
+            "trial with torchrun (sweep=grid for every combination)"
+        )
+
+
+def open_trial(cfg: DictConfig, folder: Path) -> StudyTrial:
+    """The trial that this run is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return StudyTrial(
+        study=cfg.sweep.study,
+        storage=cfg.sweep.storage,
+        number=cfg.sweep.trial,
+        pruner=instantiate(cfg.sweep.pruner),
+        heartbeat=cfg.sweep.heartbeat,
+        folder=folder,
+    )
+
+
+def objective_values(
+    cfg: DictConfig,
+    dataset: LabelledData,
+    fitted: Fitted,
+    metrics: Mapping[str, float],
+) -> list[float]:
+    """What a sweep optimises.
+
+    Args:
+        cfg: The composed configuration.
+        dataset: With validation rows, which latency is measured on.
+        fitted: The model.
+        metrics: Of validation.
+    """
+    return [
+        latency(fitted.predictor, dataset.part("val"))
+        if name == "latency"
+        else metrics[name.removeprefix("val/")]
+        for name in cfg.sweep.objectives
+    ]
 
 
 def check_resume(cfg: DictConfig, folder: Path) -> None:
     """Whether a run in `folder`, if there is one, can go on with this configuration.
 
     Raises:
-        ConfigError: A sweep cannot resume.
         TrainingError: The run cannot go on with these options.
     """
-    if cfg.resume is not None and HydraConfig.get().mode is RunMode.MULTIRUN:
-        raise ConfigError(f"resume={cfg.resume} continues one run: leave -m out")
     last = folder / LAST
     if not last.is_file():
         return
@@ -220,139 +318,10 @@ def load_data(cfg: DictConfig, folder: Path) -> LabelledData:
                 f"the data of the run in {folder} were others: a run cannot be resumed with "
                 "data that have changed; restore them, or start without resume"
             )
-    console = Console()
-    for part in dataset.audit.table():
-        console.print(part)
-    for warning in dataset.audit.warnings:
-        log.warning(warning)
+    if cfg.get("sweep") is None:
+        console = Console()
+        for part in dataset.audit.table():
+            console.print(part)
+        for warning in dataset.audit.warnings:
+            log.warning(warning)
     return dataset
-
-
-def conclude(
-    cfg: DictConfig, dataset: LabelledData, fitted: Fitted, run: Run
-) -> tuple[Path, dict[Split, Evaluation]]:
-    """Calibrate on validation, evaluate, write the report and the bundle.
-
-    Returns:
-        The bundle's folder, and the evaluation of each split.
-    """
-    predictor = fitted.predictor
-    outputs: dict[Split, Outputs] = {
-        "val": predictor.outputs(dataset.part("val"), progress=True)
-    }
-    calibration = Calibration.fit(
-        outputs["val"].logits,
-        dataset.codes("val"),
-        classes=dataset.classes,
-        positive=dataset.positive,
-    )
-    predictor.calibration = calibration
-    if cfg.test:
-        outputs["test"] = predictor.outputs(dataset.part("test"), progress=True)
-    evaluations = {
-        split: evaluate_frame(
-            predictor,
-            dataset.part(split),
-            found.logits,
-            resamples=cfg.bootstrap,
-            seed=cfg.seed,
-        )
-        for split, found in outputs.items()
-    }
-    # The last one evaluated is the one that counts: test, or validation in a sweep.
-    shown: Split = "test" if cfg.test else "val"
-    figures = evaluation_figures(
-        outputs[shown].logits,
-        dataset.codes(shown),
-        calibration=calibration,
-        classes=dataset.classes,
-        history=None if fitted.history is None else fitted.history.frame(),
-    )
-    write(evaluations[shown], figures, run.folder.path)
-    bundle = write_bundle(
-        bundle_content(
-            cfg=cfg,
-            dataset=dataset,
-            fitted=fitted,
-            validation=outputs["val"],
-            evaluations=evaluations,
-            run=run,
-        ),
-        run.folder.path / "bundle",
-    )
-    _check_bundle(bundle, dataset, outputs["val"])
-    console = Console()
-    console.print(f"[bold]{shown}[/bold]", table(evaluations[shown]))
-    for name in evaluations[shown].never_decided:
-        log.warning(
-            "the model never decides for %s: try model.class_weights=balanced, another "
-            "optimizer.lr or more epochs",
-            name,
-        )
-    return bundle, evaluations
-
-
-def bundle_content(
-    *,
-    cfg: DictConfig,
-    dataset: LabelledData,
-    fitted: Fitted,
-    validation: Outputs,
-    evaluations: dict[Split, Evaluation],
-    run: Run,
-) -> BundleContent:
-    """Everything needed to predict, and where it came from."""
-    predictor, model = fitted.predictor, fitted.model
-    if isinstance(model, TfidfClassifier):
-        architecture, weights = model.architecture(), model.weights()
-    else:
-        architecture = model.network.architecture()
-        weights = {
-            name: tensor.detach().cpu().numpy()
-            for name, tensor in model.network.state_dict().items()
-        }
-    frame = dataset.part("val")
-    some = np.random.default_rng(cfg.seed).permutation(len(frame))[:_REFERENCE_ROWS]
-    reference: dict[str, NDArray[Any]] = {
-        "rows": some,
-        "labels": dataset.codes("val")[some],
-        "logits": validation.logits[some],
-        "embeddings": validation.embeddings[some].astype(np.float16),
-    }
-    if predictor.features is not None:
-        reference["tabular"] = predictor.features.transform(frame.iloc[some])
-    return BundleContent(
-        model=architecture,
-        weights=weights,
-        tokenizer=None if predictor.tokenizer is None else predictor.tokenizer.to_str(),
-        features={
-            "cleaning": dataclasses.asdict(predictor.cleaning),
-            "pad_id": predictor.pad_id,
-            "tabular": None if predictor.features is None else predictor.features.to_json(),
-        },
-        labels={"classes": dataset.classes, "positive": dataset.positive},
-        calibration=predictor.calibration.to_json(),
-        reference=reference,
-        metrics={split: found.to_json() for split, found in evaluations.items()},
-        provenance={
-            "data": dataset.manifest,
-            "config": plain(cfg),
-            "run_id": run.mlflow_id,
-            "commit": run.commit,
-            "versions": versions(*SHAPE_MODELS),
-        },
-    )
-
-
-def _check_bundle(bundle: Path, dataset: LabelledData, validation: Outputs) -> None:
-    """What was written must predict what was evaluated."""
-    frame = dataset.part("val")
-    rows = np.argsort(frame["text"].str.len().to_numpy(), kind="stable")[
-        :: max(len(frame) // 32, 1)
-    ]
-    again = Predictor.load(bundle).outputs(frame.iloc[rows].reset_index(drop=True))
-    if not np.allclose(again.logits, validation.logits[rows], rtol=1e-3, atol=1e-3):
-        raise BundleError(
-            f"{bundle} does not give the logits of the model it was made from: please "
-            "report this, with the configuration"
-        )

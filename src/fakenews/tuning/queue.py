@@ -1,0 +1,243 @@
+"""The trials of one study, shared by any number of processes on any number of machines."""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from optuna.samplers import BaseSampler
+from optuna.storages import RDBStorage, fail_stale_trials
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from fakenews.errors import FakeNewsError, TuningError
+from fakenews.tuning.storage import RETRIES, exclusive, patiently
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 5
+
+RESULT = "trial.json"
+"""In a trial's folder: its state and values, written before the study is told."""
+
+
+def has_failed(trial: FrozenTrial) -> bool:
+    """Whether a trial failed by itself, or was killed once too often."""
+    if trial.state is not TrialState.FAIL:
+        return False
+    return "error" in trial.user_attrs or len(_history(trial)) >= RETRIES
+
+
+def is_counted(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of those asked for: one that was killed is not."""
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or has_failed(trial)
+
+
+def _history(trial: FrozenTrial) -> Sequence[int]:
+    history: Sequence[int] = trial.system_attrs.get("retry_history", [])
+    return history
+
+
+def one_line(error: BaseException) -> str:
+    """Why something failed: the message of a user's mistake, or a bug with its type."""
+    line = next(iter(str(error).strip().splitlines()), "")
+    if isinstance(error, FakeNewsError):
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+class TrialQueue:
+    """Gives out the trials of a study until there are as many as asked for.
+
+    A trial whose process was killed is noticed by its missing heartbeat, at once on the
+    same machine, and its parameters are queued again.
+
+    Args:
+        study: In `storage`.
+        storage: With a heartbeat.
+        n_trials: Of the study in all.
+        max_failure_rate: Share of `n_trials` that may fail.
+        sampler: Makes the sampler of the next trial from the number of those before. So
+            the seed of a trial depends on nothing else, however often the sweep was
+            interrupted.
+        folder: Of the sweep.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        storage: RDBStorage,
+        *,
+        n_trials: int,
+        max_failure_rate: float,
+        sampler: Callable[[int], BaseSampler],
+        folder: Path,
+    ) -> None:
+        self.study = study
+        self.storage = storage
+        self.n_trials = n_trials
+        self.max_failure_rate = max_failure_rate
+        self.folder = folder
+        self._sampler = sampler
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials as they are now."""
+        return patiently(lambda: self.study.get_trials(deepcopy=False), self.storage.url)
+
+    def claim(self, overrides: Callable[[Trial], Sequence[str]]) -> FrozenTrial | None:
+        """The next trial, which is now this process's; None if all have been given out.
+
+        Args:
+            overrides: Draws a trial's parameters, and gives the overrides of its job.
+
+        Raises:
+            TuningError: The storage does not answer.
+        """
+        return patiently(lambda: self._claim(overrides), self.storage.url)
+
+    def _claim(self, overrides: Callable[[Trial], Sequence[str]]) -> FrozenTrial | None:
+        with exclusive(self.storage, self.study.study_name):
+            self._queue_killed_again()
+            trials = self.study.get_trials(deepcopy=False)
+            running = sum(trial.state is TrialState.RUNNING for trial in trials)
+            if running + sum(map(is_counted, trials)) >= self.n_trials:
+                return None
+            self.study.sampler = self._sampler(len(trials))
+            trial = self.study.ask()
+            trial.set_user_attr("worker", own_id())
+            self.storage.record_heartbeat(trial._trial_id)  # noqa: SLF001 it has no other name
+        trial.set_user_attr("folder", str(self.folder / f"trial_{trial.number}"))
+        trial.set_user_attr("overrides", list(overrides(trial)))
+        return self.storage.get_trial(trial._trial_id)  # noqa: SLF001
+
+    def is_done(self) -> bool:
+        """Whether the study has all its trials and none of them still runs."""
+        trials = self.trials()
+        running = any(trial.state is TrialState.RUNNING for trial in trials)
+        return not running and sum(map(is_counted, trials)) >= self.n_trials
+
+    def check_failures(self) -> None:
+        """Stop a sweep in which too much fails.
+
+        Raises:
+            TuningError: More than the allowed share has failed, and why.
+        """
+        failed = [trial for trial in self.trials() if has_failed(trial)]
+        if len(failed) <= self.max_failure_rate * self.n_trials:
+            return
+        reasons = Counter(
+            trial.user_attrs.get("error", "its process was killed again and again")
+            for trial in failed
+        )
+        shown = [
+            reason + (f" ({count} times)" if count > 1 else "")
+            for reason, count in reasons.most_common(_SHOWN)
+        ]
+        raise TuningError(
+            f"{len(failed)} of {self.n_trials} trials have failed, more than "
+            f"sweep.max_failure_rate={self.max_failure_rate:g} allows: {'; '.join(shown)}. "
+            "Finished trials are kept: mend it and raise the rate, or start another "
+            "sweep.study; tracebacks are in the trials' folders"
+        )
+
+    def give_back(self, number: int) -> None:
+        """Queue a trial again that this process has stopped."""
+        with contextlib.suppress(TuningError):
+            patiently(lambda: self._give_back(number), self.storage.url, patience=10)
+
+    def _give_back(self, number: int) -> None:
+        trial = self.study.get_trials(deepcopy=False)[number]
+        if trial.state is TrialState.RUNNING:
+            self._kill(trial, again=True)
+
+    def fail(self, number: int, error: BaseException) -> None:
+        """Note why a trial failed that could not say so itself."""
+
+        def note() -> None:
+            trial = self.study.get_trials(deepcopy=False)[number]
+            if trial.state is TrialState.RUNNING:
+                self.storage.set_trial_user_attr(trial._trial_id, "error", one_line(error))  # noqa: SLF001
+                self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+
+        patiently(note, self.storage.url)
+
+    def queue_killed_again(self) -> None:
+        """Find trials whose process is dead, and queue their parameters again."""
+
+        def locked() -> None:
+            with exclusive(self.storage, self.study.study_name):
+                self._queue_killed_again()
+
+        patiently(locked, self.storage.url)
+
+    def _queue_killed_again(self) -> None:
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if (result := _result(trial)) is not None:
+                # Its process died, or its storage did, after the work was done.
+                self.study.tell(
+                    trial.number,
+                    result["values"],
+                    TrialState[result["state"]],
+                    skip_if_finished=True,
+                )
+            elif not is_alive(trial.user_attrs.get("worker")):
+                self._kill(trial, again=False)
+        before = len(self.study.get_trials(deepcopy=False))
+        fail_stale_trials(self.study)
+        if (queued := len(self.study.get_trials(deepcopy=False)) - before) > 0:
+            log.warning("%d trials gave no sign of life and are queued again", queued)
+
+    def _kill(self, trial: FrozenTrial, *, again: bool) -> None:
+        """End a trial that was killed, and queue its parameters.
+
+        Args:
+            trial: Running.
+            again: However often that was done before.
+        """
+        self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        killed = self.storage.get_trial(trial._trial_id)  # noqa: SLF001
+        if again:
+            killed.system_attrs.pop("retry_history", None)
+        retry = self.storage.get_heartbeat_stale_trial_callback()
+        assert retry is not None  # noqa: S101 the storage has a heartbeat
+        retry(self.study, killed)
+        log.warning("trial %d was stopped: its parameters are queued again", trial.number)
+
+
+def _result(trial: FrozenTrial) -> dict[str, Any] | None:
+    folder = trial.user_attrs.get("folder")
+    if folder is None:
+        return None
+    try:
+        result = json.loads((Path(folder) / RESULT).read_text())
+    except (OSError, ValueError):
+        return None
+    known = isinstance(result, dict) and result.get("number") == trial.number
+    return result if known else None
+
+
+def own_id() -> str:
+    """Names this process among all that work on a study."""
+    process = psutil.Process()
+    return f"{socket.gethostname()}/{process.pid}/{process.create_time():.2f}"
+
+
+def is_alive(worker: str | None) -> bool:
+    """Whether a process may still run: of another machine's, its heartbeat says more."""
+    host, pid, created = (worker or "").split("/") if (worker or "").count("/") == 2 else [""] * 3
+    if host != socket.gethostname() or not pid.isdigit():
+        return True
+    if int(pid) == os.getpid():
+        return True
+    try:
+        process = psutil.Process(int(pid))
+        started = f"{process.create_time():.2f}"
+        return started == created and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -1,0 +1,246 @@
+"""The search space of a sweep, in Hydra's own syntax of overrides."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+from optuna.trial import Trial
+
+from fakenews.errors import ConfigError
+
+# Of a parameter's choices, so many are tried before a sweep starts.
+_CHECKED = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """What is searched, and what is the same in all trials.
+
+    Args:
+        distributions: Of each parameter, by its key in the configuration.
+        when: Parameters that are searched only with certain values of others.
+        fixed: Overrides of every trial, in the order given.
+    """
+
+    distributions: Mapping[str, BaseDistribution]
+    when: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    fixed: Sequence[str] = ()
+
+    def suggest(self, trial: Trial) -> dict[str, Any]:
+        """The trial's value of each parameter that is searched under its conditions."""
+        values: dict[str, Any] = {}
+        for name in self._ordered():
+            if self._applies(name, values):
+                # The only way to hand Optuna a distribution as it is.
+                values[name] = trial._suggest(name, self.distributions[name])  # noqa: SLF001
+        return values
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Points of the space that together have its ends and its choices."""
+        first = {name: _ends(self.distributions[name])[0] for name in self._ordered()}
+        seen = set()
+        for name in self._ordered():
+            for value in _ends(self.distributions[name]):
+                point: dict[str, Any] = {}
+                wanted = {
+                    other: self._allowed(other, conditions)
+                    for other, conditions in self._conditions(name)
+                }
+                for other in self._ordered():
+                    if self._applies(other, point):
+                        point[other] = wanted.get(other, first[other])
+                if name in point:
+                    point[name] = value
+                    # What depends on this value comes and goes with it.
+                    point = {
+                        other: point.get(other, first[other])
+                        for other in self._ordered()
+                        if self._applies(other, point)
+                    }
+                if (key := json.dumps(point, sort_keys=True)) not in seen:
+                    seen.add(key)
+                    yield point
+
+    def overrides(self, values: Mapping[str, Any]) -> list[str]:
+        """The overrides of a trial."""
+        return [*self.fixed, *(f"{name}={_written(value)}" for name, value in values.items())]
+
+    def to_json(self) -> dict[str, str]:
+        """Each parameter's distribution and conditions, to be compared and kept."""
+        return {
+            name: distribution_to_json(distribution)
+            + (f" when {json.dumps(dict(self.when[name]))}" if name in self.when else "")
+            for name, distribution in sorted(self.distributions.items())
+        }
+
+    def grid(self) -> dict[str, list[Any]]:
+        """Every value of each parameter.
+
+        Raises:
+            ConfigError: A parameter has more than can be listed, or conditions.
+        """
+        faults = [
+            f"sweep=grid needs values to list, as in {name}=choice(...) or range(...)"
+            for name, found in self.distributions.items()
+            if not isinstance(found, CategoricalDistribution) and _step(found) is None
+        ]
+        if self.when:
+            faults.append("sweep=grid has every point: drop sweep.when")
+        if faults:
+            raise ConfigError(faults)
+        return {name: _values(found) for name, found in self.distributions.items()}
+
+    def _ordered(self) -> list[str]:
+        """Parameters, each after those that its conditions name."""
+        ordered: list[str] = []
+
+        def add(name: str) -> None:
+            if name not in ordered:
+                for other in self.when.get(name, {}):
+                    add(other)
+                ordered.append(name)
+
+        for name in self.distributions:
+            add(name)
+        return ordered
+
+    def _applies(self, name: str, values: Mapping[str, Any]) -> bool:
+        return all(
+            other in values and _written(values[other]) in allowed
+            for other, allowed in self.when.get(name, {}).items()
+        )
+
+    def _conditions(self, name: str) -> Iterator[tuple[str, Sequence[str]]]:
+        for other, allowed in self.when.get(name, {}).items():
+            yield other, allowed
+            yield from self._conditions(other)
+
+    def _allowed(self, name: str, allowed: Sequence[str]) -> Any:
+        found = self.distributions[name]
+        values = found.choices if isinstance(found, CategoricalDistribution) else _values(found)
+        return next(value for value in values if _written(value) in allowed)
+
+
+def read_space(
+    params: Mapping[str, Any], when: Mapping[str, Any], arguments: Sequence[str]
+) -> Space:
+    """Read a search space from a configuration and a command line.
+
+    Args:
+        params: Distributions by parameter; a plain value is the same in all trials.
+        when: Conditions by parameter.
+        arguments: Overrides; those that are distributions are searched, and come before
+            what `params` says of the same key.
+
+    Raises:
+        ConfigError: With all faults found.
+    """
+    faults: list[str] = []
+    distributions: dict[str, BaseDistribution] = {}
+    fixed: dict[str, str] = {}
+    given = [f"{name}={_written(value)}" for name, value in params.items() if value is not None]
+    for text in [*given, *arguments]:
+        try:
+            override = OverridesParser.create().parse_override(text)
+            found = _distribution(override)
+        except (HydraException, ValueError, AssertionError, NotImplementedError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            faults.append(f"the search space's {text} cannot be read: {reason}")
+            continue
+        key = override.key_or_group
+        if override.package is not None:
+            key = f"{key}@{override.package}"
+        distributions.pop(key, None)
+        fixed.pop(key, None)
+        if found is None:
+            fixed[key] = text
+        else:
+            distributions[key] = found
+    conditions = {
+        name: {other: _texts(allowed) for other, allowed in dict(found).items()}
+        for name, found in when.items()
+        if name in distributions
+    }
+    space = Space(distributions=distributions, when=conditions, fixed=list(fixed.values()))
+    faults += _condition_faults(space)
+    if not distributions and not faults:
+        faults.append("there is nothing to search: give sweep.params, or KEY=interval(a, b)")
+    if faults:
+        raise ConfigError(faults)
+    return space
+
+
+def _distribution(override: Override) -> BaseDistribution | None:
+    if not override.is_sweep_override():
+        return None
+    found = create_optuna_distribution_from_override(override)
+    if not isinstance(found, BaseDistribution):
+        raise ValueError("it is no distribution")
+    return found
+
+
+def _condition_faults(space: Space) -> Iterator[str]:
+    for name, conditions in space.when.items():
+        for other, allowed in conditions.items():
+            found = space.distributions.get(other)
+            if found is None or other == name:
+                yield f"sweep.when.{name}: {other} is not searched"
+            elif name in space.when.get(other, {}):
+                yield f"sweep.when: {name} and {other} wait for each other"
+            elif isinstance(found, CategoricalDistribution) or _step(found) is not None:
+                values = [_written(value) for value in _values(found)]
+                if missing := [value for value in allowed if value not in values]:
+                    yield (
+                        f"sweep.when.{name}: {other} is never {', '.join(missing)}, but "
+                        f"{', '.join(values)}"
+                    )
+            else:
+                yield f"sweep.when.{name}: {other} must have values to list, as choice(...)"
+
+
+def _step(found: BaseDistribution) -> float | None:
+    if isinstance(found, IntDistribution):
+        return None if found.log else found.step
+    return found.step if isinstance(found, FloatDistribution) else None
+
+
+def _values(found: BaseDistribution) -> list[Any]:
+    if isinstance(found, CategoricalDistribution):
+        return list(found.choices)
+    step = _step(found)
+    if not isinstance(found, IntDistribution | FloatDistribution) or step is None:
+        raise TypeError(f"{found} has no list of values")
+    count = round((found.high - found.low) / step) + 1
+    return [found.low + number * step for number in range(count)]
+
+
+def _ends(found: BaseDistribution) -> list[Any]:
+    if isinstance(found, CategoricalDistribution):
+        return list(found.choices[:_CHECKED])
+    if not isinstance(found, IntDistribution | FloatDistribution):
+        raise TypeError(f"{found} is no distribution of a search space")
+    return list(dict.fromkeys([found.low, found.high]))
+
+
+def _texts(allowed: Any) -> list[str]:
+    values = allowed if isinstance(allowed, list | tuple) else [allowed]
+    return [_written(value) for value in values]
+
+
+def _written(value: Any) -> str:
+    """A value as an override has it; that of a choice is text already."""
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    return str(value)

@@ -1,0 +1,203 @@
+"""A running trial as its job sees it: it reports, asks whether to go on, and ends."""
+
+import json
+import logging
+import math
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import optuna
+from optuna import TrialPruned
+from optuna.exceptions import StorageInternalError
+from optuna.pruners import BasePruner
+from optuna.storages import RDBStorage
+from optuna.trial import Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from fakenews.errors import Interrupted, TrainingError, TuningError
+from fakenews.tracking.store import public
+from fakenews.tuning.queue import RESULT, one_line
+from fakenews.tuning.storage import open_storage, patiently
+
+log = logging.getLogger(__name__)
+
+_UNREACHABLE = (SQLAlchemyError, StorageInternalError)
+_MAX_TRACEBACK = 20_000
+
+
+class StudyTrial:
+    """One trial of a study, run by this process.
+
+    Args:
+        study: Its name.
+        storage: Address of the studies.
+        number: Of the trial.
+        pruner: Decides whether the trial goes on.
+        heartbeat: Seconds between signs of life.
+        folder: Of the trial's run.
+
+    Raises:
+        TuningError: The storage does not answer, or there is no such running trial.
+    """
+
+    def __init__(
+        self,
+        *,
+        study: str,
+        storage: str,
+        number: int,
+        pruner: BasePruner,
+        heartbeat: int,
+        folder: Path,
+    ) -> None:
+        self.number = number
+        self.folder = folder
+        self._url = storage
+        self._heartbeat = heartbeat
+        self._storage: RDBStorage = open_storage(
+            storage, heartbeat=heartbeat, must_exist=True
+        )
+        try:
+            self._study = optuna.load_study(
+                study_name=study, storage=self._storage, pruner=pruner
+            )
+            id_ = self._storage.get_trial_id_from_study_id_trial_number(
+                self._study._study_id,  # noqa: SLF001 the only way from a number to a trial
+                number,
+            )
+        except KeyError as error:
+            raise TuningError(
+                f"sweep.trial={number}: there is no such trial of {study} in "
+                f"{public(storage)}; start a sweep with -m"
+            ) from error
+        if self._storage.get_trial(id_).state is not TrialState.RUNNING:
+            raise TuningError(
+                f"sweep.trial={number} of {study} does not run: start a sweep with -m"
+            )
+        self._trial = Trial(self._study, id_)
+        self._id = id_
+        self._unsent: dict[int, float] = {}
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Of the trial's MLflow run: a child of the sweep's, if that has one."""
+        tags = {"optuna.study": self._study.study_name, "optuna.trial": str(self.number)}
+        parent: str | None = self._study.user_attrs.get("mlflow_run_id")
+        return tags if parent is None else tags | {"mlflow.parentRunId": parent}
+
+    def report(self, step: int, value: float) -> bool:
+        """Report a value, and ask whether the trial should stop.
+
+        A storage that does not answer stops nothing: the value is sent with the next.
+
+        Args:
+            step: Validations so far.
+            value: Of the objective.
+
+        Raises:
+            TuningError: The sweep has given up this trial, and queued it again.
+        """
+        quiet = bool(self._unsent)
+        self._unsent[step] = value
+        try:
+            for known, waiting in list(self._unsent.items()):
+                self._trial.report(waiting, known)
+                del self._unsent[known]
+            return self._trial.should_prune()
+        except _UNREACHABLE as error:
+            if not quiet:
+                log.warning(
+                    "the study cannot be reached (%s); the trial goes on", one_line(error)
+                )
+            return False
+        except optuna.exceptions.UpdateFinishedTrialError as error:
+            raise TuningError(
+                f"trial {self.number} gave no sign of life for too long, and was queued again"
+            ) from error
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep something with the trial; what the storage does not take is lost."""
+        try:
+            self._trial.set_user_attr(key, value)
+        except (*_UNREACHABLE, optuna.exceptions.UpdateFinishedTrialError):
+            log.debug("%s was not kept", key)
+
+    def complete(self, values: Sequence[float], names: Sequence[str]) -> None:
+        """End the trial with its result.
+
+        Args:
+            values: Of each objective.
+            names: Of the objectives, for messages.
+
+        Raises:
+            TrainingError: A value is not finite.
+            TuningError: The storage does not answer; the result lies in the folder, and the
+                sweep finds it there.
+        """
+        for name, value in zip(names, values, strict=True):
+            if not math.isfinite(value):
+                raise TrainingError(f"{name} is {value}: the trial has no result")
+        self._end(TrialState.COMPLETE, list(values))
+
+    def _end(self, state: TrialState, values: list[float] | None = None) -> None:
+        result = {"number": self.number, "state": state.name, "values": values}
+        temporary = self.folder / f"{RESULT}.tmp"
+        temporary.write_text(json.dumps(result) + "\n")
+        temporary.replace(self.folder / RESULT)
+        patiently(
+            lambda: self._study.tell(self.number, values, state, skip_if_finished=True),
+            self._url,
+        )
+
+    def _fail(self, error: BaseException) -> None:
+        reason = one_line(error)
+        lines = "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:]
+
+        def tell() -> None:
+            if self._storage.get_trial(self._id).state is TrialState.RUNNING:
+                self._trial.set_user_attr("error", reason)
+                self._trial.set_user_attr("traceback", lines)
+            self._study.tell(self.number, state=TrialState.FAIL, skip_if_finished=True)
+
+        (self.folder / "traceback.txt").write_text(lines)
+        patiently(tell, self._url)
+
+    @contextmanager
+    def run(self) -> Iterator[Self]:
+        """While the trial runs: signs of life, and its true end whatever that is.
+
+        A trial that is pruned ends here; one that was stopped from outside is left to the
+        sweep, which queues it again; any other error is noted, and raised again.
+        """
+        ended = threading.Event()
+        beats = threading.Thread(target=self._beat, args=(ended,), daemon=True)
+        beats.start()
+        try:
+            yield self
+        except TrialPruned:
+            self._end(TrialState.PRUNED)
+        except Interrupted as error:
+            if error.status <= 128:  # it had its time, and will not get more
+                self._fail(error)
+            raise
+        except Exception as error:
+            self._fail(error)
+            raise
+        finally:
+            ended.set()
+            beats.join()
+            self._storage.remove_session()
+
+    def _beat(self, ended: threading.Event) -> None:
+        while True:
+            try:
+                self._storage.record_heartbeat(self._id)
+            except _UNREACHABLE:
+                log.debug("no sign of life was taken")
+            if ended.wait(self._heartbeat):
+                self._storage.remove_session()
+                return
