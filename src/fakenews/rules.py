@@ -91,31 +91,52 @@ def sweep_rules(cfg: DictConfig) -> Iterator[str]:
         return
     if not re.fullmatch(r"\w[\w.-]*", sweep.study):
         yield f"sweep.study={sweep.study}: use letters, digits, '_', '-' and '.'"
-    sampler, pruner = (sweep[name]._target_.rpartition(".")[2] for name in ("sampler", "pruner"))
-    if sweep.n_trials is None and sampler != "GridSampler":
+    if sweep.n_trials is None and not sweep.sampler._target_.endswith("GridSampler"):
         yield "sweep.n_trials=null is for sweep=grid: give the number of trials"
-    known = {cfg.metric, *(f"val/{name}" for name in METRICS), "latency"}
-    objectives = list(sweep.objectives)
-    for name in sorted(set(objectives) - known):
-        yield f"sweep.objectives: {name} is unknown: choose {', '.join(sorted(known))}"
+    yield from _objective_rules(cfg)
+    yield from _process_rules(cfg)
+
+
+def _objective_rules(cfg: DictConfig) -> Iterator[str]:
+    sweep, objectives = cfg.sweep, list(cfg.sweep.objectives)
+    known = sorted({cfg.metric, *(f"val/{name}" for name in METRICS), "latency"})
+    for name in sorted(set(objectives) - set(known)):
+        yield f"sweep.objectives: {name} is unknown: choose {', '.join(known)}"
     if not objectives or len(set(objectives)) < len(objectives):
         yield "sweep.objectives: name one or more, each once"
-    if len(objectives) > 1 and pruner != "NopPruner":
-        yield f"sweep.pruner={pruner} needs a single objective: add sweep/pruner=none"
-    if len(objectives) > 1 and sampler == "CmaEsSampler":
+    if len(objectives) > 1 and sweep.sampler._target_.endswith("CmaEsSampler"):
         yield "sweep=cmaes needs a single objective: use sweep=nsga2 or optuna"
-    if objectives == ["latency"] and pruner != "NopPruner":
-        yield "latency is known only at a trial's end: add sweep/pruner=none"
-    elif pruner != "NopPruner" and objectives != [cfg.metric]:
+    if sweep.pruner._target_.endswith("NopPruner") or objectives == [cfg.metric]:
+        return
+    if len(objectives) > 1:
+        yield "a trial of several objectives cannot be pruned: add sweep.pruner=none"
+    elif objectives == ["latency"]:
+        yield "latency is known only at a trial's end: add sweep.pruner=none"
+    elif objectives:
         yield f"a pruner looks at metric={cfg.metric}: set metric, not sweep.objectives"
-    parallel = cfg.trainer.get("strategy") in ("ddp", "fsdp")
-    if sweep.ranks > 1 and not parallel:
+
+
+def _process_rules(cfg: DictConfig) -> Iterator[str]:
+    sweep, size = cfg.sweep, world_size(cfg)
+    if sweep.ranks > 1 and cfg.trainer.get("strategy") not in ("ddp", "fsdp"):
         yield f"sweep.ranks={sweep.ranks} needs trainer=ddp"
+    elif sweep.ranks == 1 and sweep.trial is None and size > 1:
+        yield (
+            f"the trainer has {size} processes, and a sweep trains in one: sweep.ranks={size} "
+            "trainer=ddp starts each trial with torchrun"
+        )
     if sweep.ranks > 1 and sweep.workers > 1:
         yield (
             f"sweep.ranks={sweep.ranks} and sweep.workers={sweep.workers}: choose several "
             "processes for a trial, or several trials at a time"
         )
+
+
+def world_size(cfg: DictConfig) -> int:
+    """Processes that the trainer counts on; 1 if it is to find that out itself."""
+    devices = cfg.trainer.devices
+    count = len(devices) if OmegaConf.is_list(devices) else devices
+    return count * (cfg.trainer.get("num_nodes") or 1) if isinstance(count, int) else 1
 
 
 class PreparationOptions(TypedDict):

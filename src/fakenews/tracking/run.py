@@ -29,9 +29,9 @@ class Run:
     """A run from its start, or its resumption, to its end, whatever the end is.
 
     As a context manager it ends as FINISHED after `finish`, as KILLED when it was
-    interrupted or pruned (the tag `state` says which), and as FAILED otherwise; the folder's state says the same. Until `begin`
-    nothing is written or tracked: a mistake that is found before leaves a new run nothing,
-    and an earlier one as it was.
+    interrupted or pruned (the tag `state` says which), and as FAILED otherwise; the folder's
+    state says the same. Until `begin` nothing is written or tracked: a mistake that is found
+    before leaves a new run nothing, and an earlier one as it was.
 
     Args:
         folder: Locked by this process.

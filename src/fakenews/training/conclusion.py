@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from fakenews.training.fit import Fitted
 
 log = logging.getLogger(__name__)
 
+Metrics = dict[Split, Mapping[str, float]]
+"""Of each split that is evaluated, under the names of `classification_metrics`."""
+
 _REFERENCE_ROWS = 5000
 
 
@@ -50,11 +54,12 @@ def outputs_of(
 
 
 def measure(
-    cfg: DictConfig, dataset: LabelledData, fitted: Fitted
-) -> dict[Split, dict[str, float]]:
-    """The metrics of each split that is evaluated, and nothing else."""
+    cfg: DictConfig, dataset: LabelledData, fitted: Fitted, run: Run
+) -> tuple[None, Metrics]:
+    """As `conclude`, but nothing is written: the metrics are all that is wanted."""
+    del run
     predictor = fitted.predictor
-    return {
+    return None, {
         split: classification_metrics(
             predictor.calibration.apply(found.logits),
             dataset.codes(split),
@@ -68,11 +73,11 @@ def measure(
 
 def conclude(
     cfg: DictConfig, dataset: LabelledData, fitted: Fitted, run: Run
-) -> tuple[Path, dict[Split, Evaluation]]:
+) -> tuple[Path, Metrics]:
     """Calibrate on validation, evaluate, write the report and the bundle.
 
     Returns:
-        The bundle's folder, and the evaluation of each split.
+        The bundle's folder, and the metrics of each split.
     """
     predictor = fitted.predictor
     outputs = outputs_of(cfg, dataset, predictor)
@@ -116,7 +121,7 @@ def conclude(
             "optimizer.lr or more epochs",
             name,
         )
-    return bundle, evaluations
+    return bundle, {split: found.metrics for split, found in evaluations.items()}
 
 
 def bundle_content(

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from optuna import TrialPruned
 from rich.console import Console
 
@@ -28,7 +29,7 @@ from fakenews.data.dataset import LabelledData
 from fakenews.errors import ConfigError, Interrupted, TrainingError
 from fakenews.inference.latency import latency
 from fakenews.launch import is_main_process
-from fakenews.rules import training_rules
+from fakenews.rules import training_rules, world_size
 from fakenews.tracking.folder import LAST, RunFolder
 from fakenews.tracking.mlflow import MLflowTracker
 from fakenews.tracking.resume import changed_options, refuse_changes
@@ -83,9 +84,14 @@ def train(cfg: DictConfig) -> float:
         return assist(cfg, output)
     if cfg.get("sweep") is None:
         return main_process(cfg, output, None)
-    with open_trial(cfg, output).run() as trial:
-        return main_process(cfg, output, trial)
-    return math.nan  # it was pruned, as its study knows
+    value = math.nan  # of a trial that is pruned, as its study knows
+    try:
+        with open_trial(cfg, output).run() as trial:
+            value = main_process(cfg, output, trial)
+    finally:
+        # Of many trials they would fill the disk, and no trial is resumed.
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    return value
 
 
 def main_process(cfg: DictConfig, output: Path, trial: StudyTrial | None) -> float:
@@ -116,20 +122,18 @@ def main_process(cfg: DictConfig, output: Path, trial: StudyTrial | None) -> flo
     ) as run:
         callbacks: dict[str, L.Callback] = {"begin": FirstStep(run.begin)}
         if trial is not None:
+            reports = list(cfg.sweep.objectives) == [cfg.metric]
             callbacks["pruning"] = ReportToStudy(
-                monitor=cfg.metric, report=trial.report, note=trial.note
+                monitor=cfg.metric,
+                report=trial.report if reports else None,
+                note=trial.note,
             )
         fitted = fit(
             cfg, dataset, folder.path, logger, pretrained=pretrained, callbacks=callbacks
         )
         run.begin()  # where there was no step: a baseline, or a fit that was done before
-        bundle = None
-        if cfg.bundle:
-            with resumable(folder.path):
-                bundle, evaluations = conclude(cfg, dataset, fitted, run)
-            found = {split: evaluation.metrics for split, evaluation in evaluations.items()}
-        else:
-            found = measure(cfg, dataset, fitted)
+        with resumable(folder.path):
+            bundle, found = (conclude if cfg.bundle else measure)(cfg, dataset, fitted, run)
         metrics: dict[str, dict[str, float]] = {
             split: finite(values) for split, values in found.items()
         }
@@ -187,19 +191,17 @@ def check_mode(cfg: DictConfig) -> None:
     """
     sweep, multirun = cfg.get("sweep"), HydraConfig.get().mode is RunMode.MULTIRUN
     if sweep is not None and sweep.trial is None:
-        choice = HydraConfig.get().runtime.choices.sweep
+        choice = HydraConfig.get().runtime.choices["sweep"]
         raise ConfigError(f"sweep={choice} is a sweep: start it with -m")
     if not multirun:
         return
     if cfg.resume is not None:
         raise ConfigError(f"resume={cfg.resume} continues one run: leave -m out")
-    devices = cfg.trainer.devices
-    count = len(devices) if OmegaConf.is_list(devices) else devices
-    if "RANK" in os.environ or (isinstance(count, int) and count * (cfg.trainer.get("num_nodes") or 1) > 1):
+    size = max(world_size(cfg), int(os.environ.get("WORLD_SIZE", "1")))
+    if size > 1:
         raise ConfigError(
-            "-m trains in this process, which cannot be several: python train.py -m "
-            f"sweep=optuna sweep.ranks={count if count != 1 else 2} trainer=ddp starts each "
-            "trial with torchrun (sweep=grid for every combination)"
+            f"-m trains in this process, which cannot be {size}: python train.py -m sweep=grid "
+            f"sweep.ranks={size} trainer=ddp ... starts every run with torchrun"
         )
 
 

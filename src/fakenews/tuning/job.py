@@ -18,14 +18,11 @@ from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from optuna.samplers import BaseSampler
-from optuna.storages import RDBStorage
-from optuna.study import Study
 from optuna.trial import Trial
 
 from fakenews.config import check, plain
-from fakenews.errors import ConfigError, FakeNewsError
+from fakenews.errors import ConfigError
 from fakenews.rules import sweep_rules, training_rules
-from fakenews.tuning.parent import ParentRun
 from fakenews.tuning.queue import TrialQueue
 from fakenews.tuning.report import write_report
 from fakenews.tuning.space import Space, read_space
@@ -76,18 +73,20 @@ def search(
     )
     if found is not None and (ended := queue(found)).is_done():
         log.info("the study %s has its %d trials: nothing to do", sweep.study, n_trials)
-        conclude(cfg, ended, folder)
+        conclude(ended, folder)
         return
     if WORKER not in os.environ:
         _check_points(config, space, loader)
     folder.mkdir(parents=True, exist_ok=True)
     trials = queue(open_study(storage, cfg, space, pruner=instantiate(sweep.pruner)))
-    overrides = functools.partial(_overrides, cfg, space)
-    launch = _launch(cfg, config, launcher, folder)
+    overrides = functools.partial(_overrides, space)
+    launch = _launch(cfg, launcher, folder)
     if WORKER in os.environ:
-        follow_parent(sys.stdin.buffer)
+        follow_parent(sys.stdin.fileno())
         work(trials, launch, overrides)
         return
+    from fakenews.tuning.parent import ParentRun  # not for a study that is done
+
     watch = Watch(trials, objectives=list(sweep.objectives))
     with ParentRun(cfg, trials.study) as parent, watch:
         if sweep.workers > 1 and _is_basic(config):
@@ -95,10 +94,10 @@ def search(
         else:
             batch = 1 if _is_basic(config) else sweep.workers
             work(trials, launch, overrides, watch=watch, batch=batch)
-        parent.finish(conclude(cfg, trials, folder))
+        parent.finish(conclude(trials, folder))
 
 
-def conclude(cfg: DictConfig, queue: TrialQueue, folder: Path) -> Path:
+def conclude(queue: TrialQueue, folder: Path) -> Path:
     """Report what was found, and write the best configuration.
 
     Returns:
@@ -111,7 +110,9 @@ def conclude(cfg: DictConfig, queue: TrialQueue, folder: Path) -> Path:
 
 def _task(config: DictConfig) -> DictConfig:
     """The configuration without Hydra's own part."""
-    task: DictConfig = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    task: DictConfig = OmegaConf.masked_copy(
+        config, [str(key) for key in config if key != "hydra"]
+    )
     return task
 
 
@@ -150,24 +151,23 @@ def _sampler(
         found: BaseSampler = instantiate(node, search_space=values, _partial_=False)
         return found
     seed = node.get("seed")
-    if seed is None or node._target_.endswith(_ONE_SEED):
-        found = instantiate(node)
-        return found
-    (own,) = np.random.SeedSequence([seed, before]).generate_state(1)
-    found = instantiate(node, seed=int(own))
-    return found
+    arguments: dict[str, Any] = {}
+    if seed is not None and not node._target_.endswith(_ONE_SEED):
+        (own,) = np.random.SeedSequence([seed, before]).generate_state(1)
+        arguments["seed"] = int(own)
+    own_sampler: BaseSampler = instantiate(node, **arguments)
+    return own_sampler
 
 
-def _overrides(cfg: DictConfig, space: Space, trial: Trial) -> list[str]:
-    values = space.suggest(trial)
-    return [*space.overrides(values), f"sweep.trial={trial.number}"]
+def _overrides(space: Space, trial: Trial) -> list[str]:
+    return [*space.overrides(space.suggest(trial)), f"sweep.trial={trial.number}"]
 
 
 def _is_basic(config: DictConfig) -> bool:
     return bool(config.hydra.launcher._target_ == _BASIC)
 
 
-def _launch(cfg: DictConfig, config: DictConfig, launcher: Launcher, folder: Path) -> Launch:
+def _launch(cfg: DictConfig, launcher: Launcher, folder: Path) -> Launch:
     if cfg.sweep.ranks > 1:
         return functools.partial(spawned, ranks=cfg.sweep.ranks, folder=folder)
     return functools.partial(launched, launcher)

@@ -64,7 +64,9 @@ class ParentRun:
                 metrics["best_trial"] = float(best[0].number)
             self._tracker.log_metrics(metrics)
             files: dict[Path, str | None] = {
-                path: None for path in folder.iterdir() if path.is_file() and path.suffix != ".log"
+                path: None
+                for path in folder.iterdir()
+                if path.is_file() and path.suffix != ".log"
             }
             if (plots := folder / "plots").is_dir():
                 files[plots] = "plots"

@@ -230,7 +230,9 @@ def own_id() -> str:
 
 def is_alive(worker: str | None) -> bool:
     """Whether a process may still run: of another machine's, its heartbeat says more."""
-    host, pid, created = (worker or "").split("/") if (worker or "").count("/") == 2 else [""] * 3
+    host, pid, created = (
+        (worker or "").split("/") if (worker or "").count("/") == 2 else [""] * 3
+    )
     if host != socket.gethostname() or not pid.isdigit():
         return True
     if int(pid) == os.getpid():

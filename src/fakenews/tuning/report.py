@@ -1,2 +1,5 @@
 """stub"""
-def write_report(study, folder): return None
+
+
+def write_report(study, folder):
+    return None

@@ -14,7 +14,6 @@ from optuna.distributions import (
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
-    distribution_to_json,
 )
 from optuna.trial import Trial
 
@@ -80,7 +79,7 @@ class Space:
     def to_json(self) -> dict[str, str]:
         """Each parameter's distribution and conditions, to be compared and kept."""
         return {
-            name: distribution_to_json(distribution)
+            name: _described(distribution)
             + (f" when {json.dumps(dict(self.when[name]))}" if name in self.when else "")
             for name, distribution in sorted(self.distributions.items())
         }
@@ -155,7 +154,13 @@ def read_space(
         try:
             override = OverridesParser.create().parse_override(text)
             found = _distribution(override)
-        except (HydraException, ValueError, AssertionError, NotImplementedError) as error:
+        except (
+            HydraException,
+            ValueError,
+            TypeError,
+            AssertionError,
+            NotImplementedError,
+        ) as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             faults.append(f"the search space's {text} cannot be read: {reason}")
             continue
@@ -187,7 +192,7 @@ def _distribution(override: Override) -> BaseDistribution | None:
         return None
     found = create_optuna_distribution_from_override(override)
     if not isinstance(found, BaseDistribution):
-        raise ValueError("it is no distribution")
+        raise TypeError("it is no distribution")
     return found
 
 
@@ -208,6 +213,20 @@ def _condition_faults(space: Space) -> Iterator[str]:
                     )
             else:
                 yield f"sweep.when.{name}: {other} must have values to list, as choice(...)"
+
+
+def _described(found: BaseDistribution) -> str:
+    """A distribution as Hydra writes it."""
+    if isinstance(found, CategoricalDistribution):
+        return f"choice({', '.join(map(_written, found.choices))})"
+    if not isinstance(found, IntDistribution | FloatDistribution):
+        raise TypeError(f"{found} is no distribution of a search space")
+    interval = f"interval({found.low}, {found.high})"
+    if found.log:
+        return f"tag(log, {interval})"
+    if found.step in (None, 1):
+        return interval
+    return f"range({found.low}, {found.high}, {found.step})"
 
 
 def _step(found: BaseDistribution) -> float | None:

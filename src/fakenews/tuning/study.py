@@ -1,7 +1,7 @@
 """A study that is continued only with what it was started with."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from omegaconf import DictConfig, OmegaConf
@@ -20,7 +20,10 @@ _FREE_ENDS = (".num_workers", ".pin_memory", ".refresh_rate")
 _SHOWN = 5
 
 
-def directions(cfg: DictConfig) -> list[str]:
+Direction = Literal["minimize", "maximize"]
+
+
+def directions(cfg: DictConfig) -> list[Direction]:
     """Of each objective, whether more is better."""
     less = ("latency", "val/log_loss")
     return ["minimize" if name in less else "maximize" for name in cfg.sweep.objectives]

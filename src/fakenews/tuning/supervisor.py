@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO
 
 from fakenews.errors import TuningError
 from fakenews.tuning.queue import TrialQueue
@@ -130,15 +129,15 @@ def _last_line(path: Path) -> str:
     return next((line.removeprefix("error: ") for line in reversed(lines) if line), "no output")
 
 
-def follow_parent(pipe: IO[bytes]) -> None:
+def follow_parent(pipe: int) -> None:
     """Ask this process to end when the one that started it is no more, however that ended.
 
     Args:
-        pipe: The parent holds its other end, and never writes to it.
+        pipe: Descriptor; the parent holds the other end, and never writes to it.
     """
 
     def wait() -> None:
-        pipe.read()
+        os.read(pipe, 1)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -36,9 +36,11 @@ class StudySweeper(OptunaSweeper):
         """
         from fakenews.tuning.job import search
 
+        base = self.sweeper
+        assert base.config and base.launcher and base.hydra_context  # noqa: S101, PT018 of setup
         search(
-            self.sweeper.config,
+            base.config,
             arguments,
-            launcher=self.sweeper.launcher,
-            loader=self.sweeper.hydra_context.config_loader,
+            launcher=base.launcher,
+            loader=base.hydra_context.config_loader,
         )

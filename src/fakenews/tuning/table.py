@@ -99,7 +99,9 @@ class Watch:
         except Exception:  # noqa: BLE001 the work says what is wrong with the storage
             return Text("the study cannot be reached")
         return table(
-            trials, n_trials=self._queue.n_trials, objectives=self._objectives,
+            trials,
+            n_trials=self._queue.n_trials,
+            objectives=self._objectives,
             best=self._best(trials),
         )
 
@@ -153,5 +155,3 @@ def _cells(
 
 def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-

@@ -58,9 +58,7 @@ class StudyTrial:
         self.folder = folder
         self._url = storage
         self._heartbeat = heartbeat
-        self._storage: RDBStorage = open_storage(
-            storage, heartbeat=heartbeat, must_exist=True
-        )
+        self._storage: RDBStorage = open_storage(storage, heartbeat=heartbeat, must_exist=True)
         try:
             self._study = optuna.load_study(
                 study_name=study, storage=self._storage, pruner=pruner

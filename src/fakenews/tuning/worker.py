@@ -57,22 +57,26 @@ def work(
         try:
             while len(claimed) < batch and (trial := queue.claim(overrides)) is not None:
                 claimed.append(trial)
-            if not claimed:
-                if queue.is_done():
-                    return
-                time.sleep(_PAUSE)  # others still work, and may leave something
-                continue
-            for trial, error in zip(claimed, launch(claimed), strict=True):
-                if isinstance(error, Interrupted) and error.status > 128:
-                    raise error
-                if error is not None:
-                    queue.fail(trial.number, error)
+            _run(queue, launch, claimed)
         except (KeyboardInterrupt, SystemExit, Interrupted):
             for trial in claimed:
                 queue.give_back(trial.number)
             raise
         if watch is not None:
             watch.update()
+        if not claimed:
+            if queue.is_done():
+                return
+            time.sleep(_PAUSE)  # others still work, and may leave something
+
+
+def _run(queue: TrialQueue, launch: Launch, trials: Sequence[FrozenTrial]) -> None:
+    """Run jobs, and note what they could not say themselves."""
+    for trial, error in zip(trials, launch(trials) if trials else [], strict=True):
+        if isinstance(error, Interrupted) and error.status > 128:
+            raise error
+        if error is not None:
+            queue.fail(trial.number, error)
 
 
 def launched(
