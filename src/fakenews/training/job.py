@@ -306,13 +306,29 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
+# Of the last trial of a sweep in this process, by its configuration.
+_read: dict[str, LabelledData] = {}
+
+
+def read_data(cfg: DictConfig) -> LabelledData:
+    """Read, audit and split; in a sweep, what the trial before has read."""
+    if cfg.get("sweep") is None:
+        dataset: LabelledData = instantiate(cfg.data)
+        return dataset
+    key = json.dumps(plain(cfg.data), sort_keys=True, default=str)
+    if key not in _read:
+        _read.clear()
+        _read[key] = instantiate(cfg.data)
+    return _read[key]
+
+
 def load_data(cfg: DictConfig, folder: Path) -> LabelledData:
     """Read, audit and split; show the audit.
 
     Raises:
         TrainingError: A run is resumed, on other data than it was started on.
     """
-    dataset: LabelledData = instantiate(cfg.data)
+    dataset = read_data(cfg)
     if (folder / LAST).is_file() and (folder / "data.json").is_file():
         before = json.loads((folder / "data.json").read_text()).get("data_hash")
         if before != dataset.manifest["data_hash"]:

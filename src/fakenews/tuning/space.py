@@ -1,6 +1,7 @@
 """The search space of a sweep, in Hydra's own syntax of overrides."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -223,10 +224,11 @@ def _described(found: BaseDistribution) -> str:
         raise TypeError(f"{found} is no distribution of a search space")
     interval = f"interval({found.low}, {found.high})"
     if found.log:
-        return f"tag(log, {interval})"
+        kind = interval if isinstance(found, FloatDistribution) else f"int({interval})"
+        return f"tag(log, {kind})"
     if found.step in (None, 1):
-        return interval
-    return f"range({found.low}, {found.high}, {found.step})"
+        return interval if isinstance(found, FloatDistribution) else f"int({interval})"
+    return f"range({found.low}, {found.high + (found.step or 0)}, {found.step})"
 
 
 def _step(found: BaseDistribution) -> float | None:
@@ -250,7 +252,10 @@ def _ends(found: BaseDistribution) -> list[Any]:
         return list(found.choices[:_CHECKED])
     if not isinstance(found, IntDistribution | FloatDistribution):
         raise TypeError(f"{found} is no distribution of a search space")
-    return list(dict.fromkeys([found.low, found.high]))
+    # Between them too: what must be a whole number is one at neat ends.
+    between = found.low + (found.high - found.low) / math.e
+    inner = [between] if isinstance(found, FloatDistribution) and found.step is None else []
+    return list(dict.fromkeys([found.low, found.high, *inner]))
 
 
 def _texts(allowed: Any) -> list[str]:
