@@ -17,11 +17,14 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fakenews.errors import FakeNewsError, TuningError
-from fakenews.tuning.storage import RETRIES, exclusive, patiently
+from fakenews.tuning.retry import RETRIES, kills, queue_again
+from fakenews.tuning.storage import exclusive, patiently
 
 log = logging.getLogger(__name__)
 
 _SHOWN = 5
+# Seconds by which two readings of a process's start may differ.
+_CLOCK = 5
 
 RESULT = "trial.json"
 """In a trial's folder: its state and values, written before the study is told."""
@@ -31,17 +34,12 @@ def has_failed(trial: FrozenTrial) -> bool:
     """Whether a trial failed by itself, or was killed once too often."""
     if trial.state is not TrialState.FAIL:
         return False
-    return "error" in trial.user_attrs or len(_history(trial)) >= RETRIES
+    return "error" in trial.user_attrs or kills(trial) >= RETRIES
 
 
 def is_counted(trial: FrozenTrial) -> bool:
     """Whether a trial is one of those asked for: one that was killed is not."""
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or has_failed(trial)
-
-
-def _history(trial: FrozenTrial) -> Sequence[int]:
-    history: Sequence[int] = trial.system_attrs.get("retry_history", [])
-    return history
 
 
 def one_line(error: BaseException) -> str:
@@ -112,8 +110,12 @@ class TrialQueue:
             trial = self.study.ask()
             trial.set_user_attr("worker", own_id())
             self.storage.record_heartbeat(trial._trial_id)  # noqa: SLF001 it has no other name
-        trial.set_user_attr("folder", str(self.folder / f"trial_{trial.number}"))
-        trial.set_user_attr("overrides", list(overrides(trial)))
+        try:
+            trial.set_user_attr("folder", str(self.folder / f"trial_{trial.number}"))
+            trial.set_user_attr("overrides", list(overrides(trial)))
+        except BaseException:
+            self.give_back(trial.number)
+            raise
         return self.storage.get_trial(trial._trial_id)  # noqa: SLF001
 
     def is_done(self) -> bool:
@@ -154,7 +156,7 @@ class TrialQueue:
     def _give_back(self, number: int) -> None:
         trial = self.study.get_trials(deepcopy=False)[number]
         if trial.state is TrialState.RUNNING:
-            self._kill(trial, again=True)
+            self._kill(trial, forgiven=True)
 
     def fail(self, number: int, error: BaseException) -> None:
         """Note why a trial failed that could not say so itself."""
@@ -186,27 +188,18 @@ class TrialQueue:
                     TrialState[result["state"]],
                     skip_if_finished=True,
                 )
-            elif not is_alive(trial.user_attrs.get("worker")):
-                self._kill(trial, again=False)
+            # Who claims a trial signs it before the lock is given up.
+            elif "worker" not in trial.user_attrs or not is_alive(trial.user_attrs["worker"]):
+                self._kill(trial)
         before = len(self.study.get_trials(deepcopy=False))
         fail_stale_trials(self.study)
         if (queued := len(self.study.get_trials(deepcopy=False)) - before) > 0:
             log.warning("%d trials gave no sign of life and are queued again", queued)
 
-    def _kill(self, trial: FrozenTrial, *, again: bool) -> None:
-        """End a trial that was killed, and queue its parameters.
-
-        Args:
-            trial: Running.
-            again: However often that was done before.
-        """
+    def _kill(self, trial: FrozenTrial, *, forgiven: bool = False) -> None:
+        """End a running trial whose process does not run it any more."""
         self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-        killed = self.storage.get_trial(trial._trial_id)  # noqa: SLF001
-        if again:
-            killed.system_attrs.pop("retry_history", None)
-        retry = self.storage.get_heartbeat_stale_trial_callback()
-        assert retry is not None  # noqa: S101 the storage has a heartbeat
-        retry(self.study, killed)
+        queue_again(self.study, trial, forgiven=forgiven)
         log.warning("trial %d was stopped: its parameters are queued again", trial.number)
 
 
@@ -228,18 +221,15 @@ def own_id() -> str:
     return f"{socket.gethostname()}/{process.pid}/{process.create_time():.2f}"
 
 
-def is_alive(worker: str | None) -> bool:
+def is_alive(worker: str) -> bool:
     """Whether a process may still run: of another machine's, its heartbeat says more."""
-    host, pid, created = (
-        (worker or "").split("/") if (worker or "").count("/") == 2 else [""] * 3
-    )
-    if host != socket.gethostname() or not pid.isdigit():
-        return True
-    if int(pid) == os.getpid():
+    host, pid, created = worker.split("/")
+    if host != socket.gethostname() or int(pid) == os.getpid():
         return True
     try:
         process = psutil.Process(int(pid))
-        started = f"{process.create_time():.2f}"
-        return started == created and process.status() != psutil.STATUS_ZOMBIE
+        # The clock from which this is counted may have been set since.
+        same = abs(process.create_time() - float(created)) < _CLOCK
+        return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False

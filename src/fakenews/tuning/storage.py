@@ -15,11 +15,12 @@ import optuna
 import sqlalchemy
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from fakenews.errors import TuningError
 from fakenews.tracking.store import public, sqlite_file
+from fakenews.tuning.retry import queue_again
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +33,6 @@ _FIRST_PAUSE, _LAST_PAUSE = 1.0, 30.0
 
 MISSING_BEATS = 4
 """A trial that has given no sign of life for so many heartbeats counts as killed."""
-
-RETRIES = 2
-"""How often the parameters of a killed trial are tried again."""
 
 PATIENCE = 600.0
 """Seconds in which a storage that stops answering may come back."""
@@ -85,7 +83,7 @@ def open_storage(
                 engine,
                 heartbeat_interval=heartbeat,
                 grace_period=MISSING_BEATS * heartbeat,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(RETRIES),
+                heartbeat_stale_trial_callback=queue_again,
             )
     except ImportError as error:
         raise TuningError(
