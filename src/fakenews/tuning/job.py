@@ -26,7 +26,7 @@ from fakenews.rules import sweep_rules, training_rules
 from fakenews.tuning.queue import TrialQueue
 from fakenews.tuning.report import write_report
 from fakenews.tuning.space import Space, read_space
-from fakenews.tuning.storage import open_storage
+from fakenews.tuning.storage import PATIENCE, open_storage
 from fakenews.tuning.study import find_study, open_study
 from fakenews.tuning.supervisor import WORKER, follow_parent, supervise
 from fakenews.tuning.table import Watch
@@ -61,7 +61,10 @@ def search(
     values = space.grid() if sweep.sampler._target_.endswith("GridSampler") else None
     n_trials = sweep.n_trials or _points(values)
     folder = Path(config.hydra.sweep.dir)
-    storage = open_storage(sweep.storage, heartbeat=sweep.heartbeat)
+    is_worker = WORKER in os.environ
+    storage = open_storage(
+        sweep.storage, heartbeat=sweep.heartbeat, patience=PATIENCE if is_worker else 0
+    )
     found = find_study(storage, cfg, space)
     queue = functools.partial(
         TrialQueue,
@@ -75,13 +78,13 @@ def search(
         log.info("the study %s has its %d trials: nothing to do", sweep.study, n_trials)
         conclude(ended, folder)
         return
-    if WORKER not in os.environ:
+    if not is_worker:
         _check_points(config, space, loader)
     folder.mkdir(parents=True, exist_ok=True)
     trials = queue(open_study(storage, cfg, space, pruner=instantiate(sweep.pruner)))
     overrides = functools.partial(_overrides, space)
     launch = _launch(cfg, launcher, folder)
-    if WORKER in os.environ:
+    if is_worker:
         follow_parent(sys.stdin.fileno())
         work(trials, launch, overrides)
         return

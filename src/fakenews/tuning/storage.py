@@ -39,7 +39,11 @@ PATIENCE = 600.0
 
 
 def open_storage(
-    url: str, *, heartbeat: int | None = None, must_exist: bool = False
+    url: str,
+    *,
+    heartbeat: int | None = None,
+    must_exist: bool = False,
+    patience: float = 0.0,
 ) -> RDBStorage:
     """Open a storage of studies, and make it where there is none.
 
@@ -48,6 +52,7 @@ def open_storage(
         heartbeat: Seconds between signs of life of a running trial; None: none are given
             or looked for.
         must_exist: Do not make a new SQLite file.
+        patience: Seconds in which a server that does not answer may come back.
 
     Raises:
         TuningError: It cannot be reached, read or written, and why.
@@ -74,7 +79,8 @@ def open_storage(
     wait = {"timeout": _BUSY} if dialect == "sqlite" else {"connect_timeout": _CONNECT}
     # A connection that broke while nobody used it is made anew.
     engine = {"connect_args": wait, "pool_pre_ping": True}
-    try:
+
+    def create() -> RDBStorage:
         with _creation(url):
             if heartbeat is None:
                 return RDBStorage(url, engine)
@@ -85,6 +91,9 @@ def open_storage(
                 grace_period=MISSING_BEATS * heartbeat,
                 heartbeat_stale_trial_callback=queue_again,
             )
+
+    try:
+        return patiently(create, url, patience=patience) if patience else create()
     except ImportError as error:
         raise TuningError(
             "sweep.storage: PostgreSQL needs its driver: pip install -c requirements.lock -e "

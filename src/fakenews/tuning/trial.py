@@ -14,14 +14,14 @@ import optuna
 from optuna import TrialPruned
 from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner
-from optuna.storages import RDBStorage
+from optuna.study import Study
 from optuna.trial import Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from fakenews.errors import Interrupted, TrainingError, TuningError
 from fakenews.tracking.store import public
 from fakenews.tuning.queue import RESULT, one_line
-from fakenews.tuning.storage import open_storage, patiently
+from fakenews.tuning.storage import PATIENCE, open_storage, patiently
 
 log = logging.getLogger(__name__)
 
@@ -58,27 +58,28 @@ class StudyTrial:
         self.folder = folder
         self._url = storage
         self._heartbeat = heartbeat
-        self._storage: RDBStorage = open_storage(storage, heartbeat=heartbeat, must_exist=True)
+        self._storage = open_storage(
+            storage, heartbeat=heartbeat, must_exist=True, patience=PATIENCE
+        )
+        self._study, self._trial = patiently(lambda: self._find(study, pruner), storage)
+        self._id = self._trial._trial_id  # noqa: SLF001 it has no other name
+        self._unsent: dict[int, float] = {}
+
+    def _find(self, name: str, pruner: BasePruner) -> tuple[Study, Trial]:
+        start = f"sweep.trial={self.number} is for a sweep to give: start one with -m"
         try:
-            self._study = optuna.load_study(
-                study_name=study, storage=self._storage, pruner=pruner
-            )
+            study = optuna.load_study(study_name=name, storage=self._storage, pruner=pruner)
             id_ = self._storage.get_trial_id_from_study_id_trial_number(
-                self._study._study_id,  # noqa: SLF001 the only way from a number to a trial
-                number,
+                study._study_id,  # noqa: SLF001 the only way from a number to a trial
+                self.number,
             )
         except KeyError as error:
             raise TuningError(
-                f"sweep.trial={number}: there is no such trial of {study} in "
-                f"{public(storage)}; start a sweep with -m"
+                f"{start} ({public(self._url)} has no such trial of {name})"
             ) from error
         if self._storage.get_trial(id_).state is not TrialState.RUNNING:
-            raise TuningError(
-                f"sweep.trial={number} of {study} does not run: start a sweep with -m"
-            )
-        self._trial = Trial(self._study, id_)
-        self._id = id_
-        self._unsent: dict[int, float] = {}
+            raise TuningError(f"{start} (the trial does not run)")
+        return study, Trial(study, id_)
 
     @property
     def tags(self) -> dict[str, str]:
@@ -189,6 +190,8 @@ class StudyTrial:
             ended.set()
             beats.join()
             self._storage.remove_session()
+            # A server has only so many connections, and a sweep many trials.
+            self._storage.engine.dispose()
 
     def _beat(self, ended: threading.Event) -> None:
         while True:
