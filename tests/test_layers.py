@@ -20,6 +20,7 @@ ORDER = [
     ("engines", "bundle", "predictor"),
     ("inference",),
     ("tracking",),
+    ("tuning",),
     ("training",),
 ]
 LEVEL = {stage: level for level, stages in enumerate(ORDER) for stage in stages}
@@ -32,7 +33,7 @@ APART = {
 }
 
 # Stages that are whole commands: they check their configuration.
-JOBS = ("preparation", "training")
+JOBS = ("preparation", "tuning", "training")
 
 # What a server has that only predicts.
 PREDICTS = [

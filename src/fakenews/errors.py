@@ -6,6 +6,7 @@
     ├── FeatureError     features cannot be computed from this input
     ├── EncoderError     pretrained weights are missing, damaged or unreachable
     ├── TrainingError    a run cannot start, or cannot be continued
+    ├── TuningError      a sweep cannot start, or cannot go on
     ├── Interrupted      a run was stopped from outside, and can be continued
     ├── TrackingError    the MLflow store is locked, unreachable or refuses us
     └── BundleError      a bundle is incomplete, changed or of another format
@@ -51,6 +52,10 @@ class EncoderError(FakeNewsError):
 
 class TrainingError(FakeNewsError):
     """A run cannot start, or cannot be continued."""
+
+
+class TuningError(FakeNewsError):
+    """A sweep cannot start, or cannot go on."""
 
 
 class Interrupted(FakeNewsError):

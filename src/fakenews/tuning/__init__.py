@@ -1,0 +1,1 @@
+"""Hyperparameter sweeps: one Optuna study, searched by any number of processes."""
