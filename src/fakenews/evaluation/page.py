@@ -1,16 +1,16 @@
-"""The evaluation report as one HTML page that needs no other file."""
+"""Reports as HTML pages that need no other file: any, and that of an evaluation."""
 
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-_TEMPLATE = """\
+_TOP = """\
 <!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Evaluation report</title>
+<title>{{ title }}</title>
 <style>
   body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
          max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
@@ -31,6 +31,7 @@ _TEMPLATE = """\
   figure { margin: .6rem 0; }
   figure.wide { grid-column: 1 / -1; }
   img { max-width: 100%; height: auto; }
+{{ style | safe }}
 </style>
 </head>
 <body>
@@ -46,6 +47,12 @@ _TEMPLATE = """\
 </tbody>
 </table></div>
 {% endmacro %}
+"""
+_END = """\
+</body>
+</html>
+"""
+_EVALUATION = """\
 <h1>Evaluation report</h1>
 <p>{{ "{:,}".format(evaluation.rows) }} rows of {{ evaluation.classes | length }} classes.
 Positive class: <strong>{{ evaluation.positive }}</strong>
@@ -92,23 +99,38 @@ by AUROC. A slice too small to judge, or of one class, shows n/a.</p>
 {% endfor %}
 </div>
 {% endif %}
-</body>
-</html>
 """
 
 
+def page(body: str, *, title: str, style: str = "", **content: Any) -> str:
+    """A page, everything in it escaped.
+
+    Args:
+        body: A Jinja template; `grid(headings, lines)` in it makes a table.
+        title: Of the page.
+        style: CSS that is added to that of every page.
+        **content: What the template names.
+    """
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(_TOP + body + _END)
+    return template.render(title=title, style=style, **content)
+
+
 def render(*, evaluation: Any, **content: Any) -> str:
-    """The page, everything in it escaped.
+    """The page of an evaluation.
 
     Args:
         evaluation: The `Evaluation` it is about.
         **content: `metrics`, `per_class` and `slices` as lists of lines of cells,
             `slice_headings`, and `images`: plot name to base64 of a PNG.
     """
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     support = evaluation.metrics[f"support/{evaluation.positive}"]
-    return environment.from_string(_TEMPLATE).render(
-        evaluation=evaluation, base_rate=support / evaluation.rows, **content
+    return page(
+        _EVALUATION,
+        title="Evaluation report",
+        evaluation=evaluation,
+        base_rate=support / evaluation.rows,
+        **content,
     )

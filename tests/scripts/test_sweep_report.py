@@ -1,0 +1,130 @@
+"""`scripts/sweep_report.py` as a person runs it."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import create_trial
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "scripts" / "sweep_report.py"),
+            *arguments,
+            f"paths.root={root}",
+        ],
+        cwd=root,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def found(root: Path) -> list[Path]:
+    """Every file but the locks of databases."""
+    return sorted(path for path in root.rglob("*") if path.suffix != ".lock")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A working copy with a storage of two studies."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    optuna.create_study(study_name="other", storage=url)
+    study = optuna.create_study(study_name="news", storage=url, direction="maximize")
+    study.set_user_attr("name", "news")
+    study.set_user_attr("objectives", ["val/average_precision"])
+    for lr, value in {0.1: 0.5, 0.01: 0.75, 0.001: 0.6}.items():
+        trial = create_trial(
+            value=value,
+            params={"optimizer.lr": lr},
+            distributions={"optimizer.lr": FloatDistribution(1e-3, 1e-1)},
+            user_attrs={"overrides": [f"optimizer.lr={lr}", "model=text", "test=false"]},
+        )
+        study.add_trial(trial)
+    return tmp_path
+
+
+def test_a_study_is_reported_and_its_best_is_an_experiment(root: Path) -> None:
+    done = run(root, "study=news")
+    assert done.returncode == 0, done.stderr
+    assert "3 trials: 3 complete" in done.stdout
+    assert "Best: trial 1, val/average_precision 0.75" in done.stdout
+    page = root / "sweeps" / "news" / "report.html"
+    assert f"{page} has it all" in done.stdout
+    assert "trial 1" in page.read_text()
+    assert "python train.py experiment=news_best" in done.stdout
+    shown = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "train.py"), "--config-dir", str(root / "conf")),
+            *("--cfg", "job", "experiment=news_best"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "lr: 0.01" in shown.stdout
+    assert "networks.TextNet" in shown.stdout
+
+
+def test_another_storage_and_another_folder(root: Path) -> None:
+    (root / "optuna.db").rename(root / "mine.db")
+    done = run(root, "study=news", "storage=sqlite:///mine.db", "out=found")
+    assert done.returncode == 0, done.stderr
+    assert (root / "found" / "report.html").is_file()
+    assert not (root / "optuna.db").exists()
+    assert not (root / "sweeps").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: study is not set: give study=NAME, of news, other"),
+        (["study=null"], "error: study is not set: give study=NAME, of news, other"),
+        (["study=mews"], "did you mean news? it has news, other"),
+        (["study=x", "storage=sqlite:///no.db"], "there is no file no.db: start a sweep first"),
+        (["storage=sqlite:///no.db"], "there is no file no.db: start a sweep first"),
+        (["study=x", "storage=sqlite:///text.db"], "cannot be read (file is not a database)"),
+        (["study=x", "storage=sqlite:///empty.db"], "has no studies of Optuna"),
+        (["study=x", "storage=sqlite:///mlflow.db"], "has no studies of Optuna"),
+        (["study=news", "out=[a]"], "error: out=['a']: it should be a valid string"),
+        (["studdy=news"], "error: studdy is not an option: did you mean study?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_makes_nothing(
+    root: Path, arguments: list[str], message: str
+) -> None:
+    (root / "text.db").write_text("This is no database, but a text of some length. " * 40)
+    (root / "empty.db").touch()
+    with sqlite3.connect(root / "mlflow.db") as database:
+        database.execute("CREATE TABLE runs (id)")
+    database.close()
+    files = {path: path.read_bytes() for path in root.glob("*.db")}
+    before = found(root)
+    done = run(root, *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert found(root) == before
+    assert {path: path.read_bytes() for path in root.glob("*.db")} == files
+
+
+def test_help_explains_every_option(tmp_path: Path) -> None:
+    done = run(tmp_path, "--help")
+    assert done.returncode == 0
+    for name in ("study", "storage", "out"):
+        assert f"  {name}  " in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 96
+    assert list(tmp_path.iterdir()) == []
