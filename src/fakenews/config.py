@@ -39,6 +39,10 @@ TARGETS = (
 """What a configuration may make; add your own package here."""
 
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
+"""The folder of the configuration."""
+
+
 def register_resolvers() -> None:
     """Make the resolvers of `conf/` known to OmegaConf; safe to call again.
 
@@ -55,7 +59,7 @@ def register_resolvers() -> None:
 
 
 def _root() -> str:
-    return str(Path(__file__).resolve().parents[2])
+    return str(CONF.parent)
 
 
 def _run_dir(runs: str, name: str, resume: str | None) -> str:
@@ -132,7 +136,7 @@ def options_with(key: str) -> list[str]:
         key: The option with its group, as in `logger.tracking_uri`.
     """
     group, *names = key.split(".")
-    folder = Path(_root()) / "conf" / group
+    folder = CONF / group
     choices = public_options(path.stem for path in folder.glob("*.yaml"))
     return [f"{group}={choice}" for choice in choices if _has(folder, choice, names)]
 

@@ -1,7 +1,7 @@
 """Sweeps with real processes, killed at bad moments, on SQLite and PostgreSQL."""
 
+import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -263,16 +263,23 @@ def test_launchers_of_hydra_work(sweep: Sweep) -> None:
     assert len({trial.user_attrs["worker"] for trial in sweep.trials()}) == 1
 
 
-def test_best_configuration_gives_the_best_value_again(sweep: Sweep, request) -> None:
-    written = ROOT / "conf" / "experiment" / "again-random_best.yaml"
-    request.addfinalizer(lambda: written.unlink(missing_ok=True))
-    sweep.run("sweep.n_trials=3", "name=again", "sweep.pruner=none", "sweep.workers=2")
-    study = optuna.load_study(study_name="again-random", storage=sweep.storage)
-    sweep.run("experiment=again-random_best", "bootstrap=10", "name=final", multirun=False)
+def test_best_configuration_gives_the_best_value_again(sweep: Sweep) -> None:
+    output = sweep.run(
+        "sweep.n_trials=3", "sweep.study=tiny-random", "sweep.pruner=none", "sweep.workers=2"
+    )
+    assert "python train.py experiment=tiny-random_best" in output
+    folder = sweep.folder / "sweeps" / "tiny-random"
+    assert (folder / "report.html").is_file()
+    assert {path.suffix for path in (folder / "plots").iterdir()} == {".png", ".html", ".js"}
+    sweep.run(
+        f"hydra.searchpath=[file://{sweep.folder}/conf]",
+        *("experiment=tiny-random_best", "bootstrap=10", "name=final"),
+        multirun=False,
+    )
     (run,) = (sweep.folder / "runs" / "final").iterdir()
-    found = re.search(r'"average_precision": ([\d.]+)', (run / "result.json").read_text())
-    assert found is not None
-    assert float(found[1]) == study.best_value
+    metrics = json.loads((run / "result.json").read_text())["metrics"]
+    best = max(trial.values[0] for trial in sweep.trials())
+    assert metrics["val"]["average_precision"] == best
 
 
 @pytest.fixture

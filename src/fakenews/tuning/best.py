@@ -73,14 +73,15 @@ def experiment_text(overrides: Sequence[str], *, conf: Path, comment: str) -> st
     return "\n".join(_lines(defaults, values, unsaid, comment))
 
 
-def write_best(study: optuna.Study, conf: Path) -> Path | None:
-    """Write `experiment/NAME_best.yaml` with the configuration of the best trial.
+def write_best(study: optuna.Study, conf: Path, *, root: Path | None = None) -> Path | None:
+    """Write `conf/experiment/NAME_best.yaml` with the configuration of the best trial.
 
     Of several objectives, it is the trial of the Pareto front that is best in the first.
 
     Args:
         study: Whose trials have the attribute `overrides`.
-        conf: The configuration's folder.
+        conf: The configuration's folder: its folders are the groups.
+        root: Where `conf/experiment/` is written to, if it is not there.
 
     Returns:
         The file; None where there is nothing to write, or a file of somebody else. The log
@@ -94,7 +95,7 @@ def write_best(study: optuna.Study, conf: Path) -> Path | None:
         return None
     best = findings.best[0]
     option = f"{findings.name}_best"
-    path = conf / "experiment" / f"{option}.yaml"
+    path = (conf if root is None else root / "conf") / "experiment" / f"{option}.yaml"
     try:
         if obstacle := _obstacle(best, findings.name, path):
             log.warning("%s is not written: %s", path, obstacle)
@@ -124,8 +125,6 @@ def _obstacle(best: FrozenTrial, name: str, path: Path) -> str | None:
         return "the study's name is none of an experiment"
     if path.stem in _experiments(overrides):
         return f"trial {best.number} builds on it; give the study another name"
-    if not path.parent.is_dir():
-        return "there is no such folder"
     if path.exists() and MARK not in path.read_text(encoding="utf-8").splitlines():
         return "there is a file that no sweep has written"
     return None
@@ -205,6 +204,7 @@ def _experiments(overrides: Sequence[str]) -> list[Any]:
 
 def _replace(path: Path, content: str) -> None:
     """Write the file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as file:

@@ -18,11 +18,14 @@ from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from optuna.samplers import BaseSampler
+from optuna.study import Study
 from optuna.trial import Trial
+from rich.console import Console
 
-from fakenews.config import check, plain
+from fakenews.config import CONF, check, plain
 from fakenews.errors import ConfigError
 from fakenews.rules import sweep_rules, training_rules
+from fakenews.tuning.best import write_best
 from fakenews.tuning.queue import TrialQueue
 from fakenews.tuning.report import write_report
 from fakenews.tuning.space import Space, read_space
@@ -74,9 +77,9 @@ def search(
         sampler=functools.partial(_sampler, cfg, values),
         folder=folder.absolute(),
     )
-    if found is not None and (ended := queue(found)).is_done():
+    if found is not None and queue(found).is_done():
         log.info("the study %s has its %d trials: nothing to do", sweep.study, n_trials)
-        conclude(ended, folder)
+        conclude(cfg, found, folder)
         return
     if not is_worker:
         _check_points(config, space, loader)
@@ -97,17 +100,21 @@ def search(
         else:
             batch = 1 if _is_basic(config) else sweep.workers
             work(trials, launch, overrides, watch=watch, batch=batch)
-        parent.finish(conclude(trials, folder))
+        parent.finish(conclude(cfg, trials.study, folder))
 
 
-def conclude(queue: TrialQueue, folder: Path) -> Path:
+def conclude(cfg: DictConfig, study: Study, folder: Path) -> Path:
     """Report what was found, and write the best configuration.
 
     Returns:
         The sweep's folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_report(queue.study, folder)
+    report = write_report(study, folder)
+    best = write_best(study, CONF, root=Path(cfg.paths.root))
+    Console().print(report.summary)
+    log.info("report: %s", report.page)
+    if best is not None:
+        log.info("the best configuration: python train.py experiment=%s", best.stem)
     return folder
 
 

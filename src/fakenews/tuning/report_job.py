@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
-from fakenews.config import check, closest, value_faults
+from fakenews.config import CONF, check, closest, value_faults
 from fakenews.errors import TuningError
 from fakenews.tracking.store import public, sqlite_file
 from fakenews.tuning.best import write_best
@@ -57,7 +57,7 @@ def report_sweep(cfg: DictConfig) -> None:
         storage = open_storage(cfg.storage)
         study = optuna.load_study(study_name=str(name), storage=storage)
         report = write_report(study, Path(cfg.out))
-        best = write_best(study, Path(cfg.paths.root) / "conf")
+        best = write_best(study, CONF, root=Path(cfg.paths.root))
     Console().print(report.summary)
     log.info("%s has it all", report.page)
     if best is not None:
