@@ -94,12 +94,13 @@ def search(
     from fakenews.tuning.parent import ParentRun  # not for a study that is done
 
     watch = Watch(trials, objectives=list(sweep.objectives))
-    with ParentRun(cfg, trials.study) as parent, watch:
-        if sweep.workers > 1 and _is_basic(config):
-            supervise(trials, watch, workers=sweep.workers, folder=folder)
-        else:
-            batch = 1 if _is_basic(config) else sweep.workers
-            work(trials, launch, overrides, watch=watch, batch=batch)
+    with ParentRun(cfg, trials.study) as parent:
+        with watch:
+            if sweep.workers > 1 and _is_basic(config):
+                supervise(trials, watch, workers=sweep.workers, folder=folder)
+            else:
+                batch = 1 if _is_basic(config) else sweep.workers
+                work(trials, launch, overrides, watch=watch, batch=batch)
         parent.finish(conclude(cfg, trials.study, folder))
 
 
