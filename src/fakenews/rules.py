@@ -93,6 +93,8 @@ def sweep_rules(cfg: DictConfig) -> Iterator[str]:
         yield f"sweep.study={sweep.study}: use letters, digits, '_', '-' and '.'"
     if sweep.n_trials is None and not sweep.sampler._target_.endswith("GridSampler"):
         yield "sweep.n_trials=null is for sweep=grid: give the number of trials"
+    if cfg.resume is not None:
+        yield f"resume={cfg.resume} continues one run: the same command continues a sweep"
     yield from _objective_rules(cfg)
     yield from _process_rules(cfg)
 

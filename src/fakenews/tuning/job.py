@@ -3,11 +3,12 @@
 space -> study -> check -> search -> report
 """
 
+import contextlib
 import functools
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ from optuna.trial import Trial
 from rich.console import Console
 
 from fakenews.config import CONF, check, plain
-from fakenews.errors import ConfigError
+from fakenews.errors import ConfigError, Interrupted
 from fakenews.rules import sweep_rules, training_rules
 from fakenews.tuning.best import write_best
 from fakenews.tuning.queue import TrialQueue
-from fakenews.tuning.report import write_report
+from fakenews.tuning.report import summary, write_report
 from fakenews.tuning.space import Space, read_space
 from fakenews.tuning.storage import PATIENCE, open_storage
 from fakenews.tuning.study import find_study, open_study
@@ -79,7 +80,10 @@ def search(
     )
     if found is not None and queue(found).is_done():
         log.info("the study %s has its %d trials: nothing to do", sweep.study, n_trials)
-        conclude(cfg, found, folder)
+        if (folder / "report.html").is_file():
+            Console().print(summary(found))
+        else:
+            conclude(cfg, found, folder)
         return
     if not is_worker:
         _check_points(config, space, loader)
@@ -95,13 +99,24 @@ def search(
 
     watch = Watch(trials, objectives=list(sweep.objectives))
     with ParentRun(cfg, trials.study) as parent:
-        with watch:
+        with watch, _resumable():
             if sweep.workers > 1 and _is_basic(config):
                 supervise(trials, watch, workers=sweep.workers, folder=folder)
             else:
                 batch = 1 if _is_basic(config) else sweep.workers
                 work(trials, launch, overrides, watch=watch, batch=batch)
         parent.finish(conclude(cfg, trials.study, folder))
+
+
+@contextlib.contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as error:
+        raise Interrupted(
+            "stopped: what ran is queued again, and the same command continues the sweep",
+            status=error.status if isinstance(error, Interrupted) else 130,
+        ) from error
 
 
 def conclude(cfg: DictConfig, study: Study, folder: Path) -> Path:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fakenews.errors import FakeNewsError, TuningError
 from fakenews.tuning.retry import RETRIES, kills, queue_again
-from fakenews.tuning.storage import exclusive, patiently
+from fakenews.tuning.storage import exclusive, patiently, tell
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class TrialQueue:
             trial = self.study.get_trials(deepcopy=False)[number]
             if trial.state is TrialState.RUNNING:
                 self.storage.set_trial_user_attr(trial._trial_id, "error", one_line(error))  # noqa: SLF001
-                self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+                tell(self.study, number, TrialState.FAIL)
 
         patiently(note, self.storage.url)
 
@@ -182,12 +182,7 @@ class TrialQueue:
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if (result := _result(trial)) is not None:
                 # Its process died, or its storage did, after the work was done.
-                self.study.tell(
-                    trial.number,
-                    result["values"],
-                    TrialState[result["state"]],
-                    skip_if_finished=True,
-                )
+                tell(self.study, trial.number, TrialState[result["state"]], result["values"])
             # Who claims a trial signs it before the lock is given up.
             elif "worker" not in trial.user_attrs or not is_alive(trial.user_attrs["worker"]):
                 self._kill(trial)
@@ -198,7 +193,7 @@ class TrialQueue:
 
     def _kill(self, trial: FrozenTrial, *, forgiven: bool = False) -> None:
         """End a running trial whose process does not run it any more."""
-        self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        tell(self.study, trial.number, TrialState.FAIL)
         queue_again(self.study, trial, forgiven=forgiven)
         log.warning("trial %d was stopped: its parameters are queued again", trial.number)
 

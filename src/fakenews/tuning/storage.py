@@ -1,12 +1,13 @@
 """Where studies are kept: SQLite on one machine, PostgreSQL for several."""
 
+import contextlib
 import logging
 import sqlite3
 import time
 import urllib.parse
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -14,8 +15,14 @@ from typing import TypeVar
 import optuna
 import sqlalchemy
 from filelock import FileLock
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import (
+    ExperimentalWarning,
+    StorageInternalError,
+    UpdateFinishedTrialError,
+)
 from optuna.storages import RDBStorage
+from optuna.study import Study
+from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from fakenews.errors import TuningError
@@ -198,6 +205,14 @@ def patiently(action: Callable[[], T], url: str, *, patience: float = PATIENCE) 
             if pause > _FIRST_PAUSE:
                 log.info("the storage of the study answers again")
             return result
+
+
+def tell(
+    study: Study, number: int, state: TrialState, values: Sequence[float] | None = None
+) -> None:
+    """End a trial, unless somebody has: so it may be told again, and by several at once."""
+    with contextlib.suppress(UpdateFinishedTrialError):
+        study.tell(number, values, state, skip_if_finished=True)
 
 
 def _explain(url: str, error: BaseException) -> str:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from fakenews.errors import Interrupted, TrainingError, TuningError
 from fakenews.tracking.store import public
 from fakenews.tuning.queue import RESULT, one_line
-from fakenews.tuning.storage import PATIENCE, open_storage, patiently
+from fakenews.tuning.storage import PATIENCE, open_storage, patiently, tell
 
 log = logging.getLogger(__name__)
 
@@ -147,23 +147,20 @@ class StudyTrial:
         temporary = self.folder / f"{RESULT}.tmp"
         temporary.write_text(json.dumps(result) + "\n")
         temporary.replace(self.folder / RESULT)
-        patiently(
-            lambda: self._study.tell(self.number, values, state, skip_if_finished=True),
-            self._url,
-        )
+        patiently(lambda: tell(self._study, self.number, state, values), self._url)
 
     def _fail(self, error: BaseException) -> None:
         reason = one_line(error)
         lines = "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:]
 
-        def tell() -> None:
+        def note() -> None:
             if self._storage.get_trial(self._id).state is TrialState.RUNNING:
                 self._trial.set_user_attr("error", reason)
                 self._trial.set_user_attr("traceback", lines)
-            self._study.tell(self.number, state=TrialState.FAIL, skip_if_finished=True)
+            tell(self._study, self.number, TrialState.FAIL)
 
         (self.folder / "traceback.txt").write_text(lines)
-        patiently(tell, self._url)
+        patiently(note, self._url)
 
     @contextmanager
     def run(self) -> Iterator[Self]:
