@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -44,31 +45,25 @@ class Space:
         for name in self._ordered():
             if self._applies(name, values):
                 # The only way to hand Optuna a distribution as it is.
-                values[name] = trial._suggest(name, self.distributions[name])  # noqa: SLF001
+                drawn = trial._suggest(name, self.distributions[name])  # noqa: SLF001
+                values[name] = _neat(self.distributions[name], drawn)
         return values
 
     def points(self) -> Iterator[dict[str, Any]]:
         """Points of the space that together have its ends and its choices."""
-        first = {name: _ends(self.distributions[name])[0] for name in self._ordered()}
+        first = {name: _ends(found)[0] for name, found in self.distributions.items()}
         seen = set()
         for name in self._ordered():
+            wanted = first | {
+                other: self._allowed(other, conditions)
+                for other, conditions in self._conditions(name)
+            }
             for value in _ends(self.distributions[name]):
+                wanted[name] = value
                 point: dict[str, Any] = {}
-                wanted = {
-                    other: self._allowed(other, conditions)
-                    for other, conditions in self._conditions(name)
-                }
                 for other in self._ordered():
                     if self._applies(other, point):
-                        point[other] = wanted.get(other, first[other])
-                if name in point:
-                    point[name] = value
-                    # What depends on this value comes and goes with it.
-                    point = {
-                        other: point.get(other, first[other])
-                        for other in self._ordered()
-                        if self._applies(other, point)
-                    }
+                        point[other] = wanted[other]
                 if (key := json.dumps(point, sort_keys=True)) not in seen:
                     seen.add(key)
                     yield point
@@ -165,21 +160,27 @@ def read_space(
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             faults.append(f"the search space's {text} cannot be read: {reason}")
             continue
-        key = override.key_or_group
-        if override.package is not None:
-            key = f"{key}@{override.package}"
-        distributions.pop(key, None)
+        name = override.get_key_element()
+        key = name.lstrip("+~")
+        for known in (key, f"+{key}", f"++{key}"):
+            distributions.pop(known, None)
         fixed.pop(key, None)
         if found is None:
             fixed[key] = text
         else:
-            distributions[key] = found
+            distributions[name] = found
     conditions = {
         name: {other: _texts(allowed) for other, allowed in dict(found).items()}
         for name, found in when.items()
         if name in distributions
     }
     space = Space(distributions=distributions, when=conditions, fixed=list(fixed.values()))
+    named = {*params, *(text.partition("=")[0].lstrip("+~") for text in arguments)}
+    faults += [
+        f"sweep.when.{name}: {name} is no parameter of the sweep"
+        for name in when
+        if name not in named | distributions.keys()
+    ]
     faults += _condition_faults(space)
     if not distributions and not faults:
         faults.append("there is nothing to search: give sweep.params, or KEY=interval(a, b)")
@@ -198,13 +199,15 @@ def _distribution(override: Override) -> BaseDistribution | None:
 
 
 def _condition_faults(space: Space) -> Iterator[str]:
+    if len(circle := [name for name in space.when if name in _awaited(name, space)]) > 1:
+        yield f"sweep.when: {', '.join(circle)} wait for each other"
+    elif circle:
+        yield f"sweep.when: {circle[0]} waits for itself"
     for name, conditions in space.when.items():
         for other, allowed in conditions.items():
             found = space.distributions.get(other)
-            if found is None or other == name:
+            if found is None:
                 yield f"sweep.when.{name}: {other} is not searched"
-            elif name in space.when.get(other, {}):
-                yield f"sweep.when: {name} and {other} wait for each other"
             elif isinstance(found, CategoricalDistribution) or _step(found) is not None:
                 values = [_written(value) for value in _values(found)]
                 if missing := [value for value in allowed if value not in values]:
@@ -214,6 +217,17 @@ def _condition_faults(space: Space) -> Iterator[str]:
                     )
             else:
                 yield f"sweep.when.{name}: {other} must have values to list, as choice(...)"
+
+
+def _awaited(name: str, space: Space) -> set[str]:
+    """What a parameter waits for, and what that waits for, and so on."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        others = space.when.get(waiting.pop(), {}).keys() - found
+        found |= others
+        waiting += others
+    return found
 
 
 def _described(found: BaseDistribution) -> str:
@@ -228,7 +242,8 @@ def _described(found: BaseDistribution) -> str:
         return f"tag(log, {kind})"
     if found.step in (None, 1):
         return interval if isinstance(found, FloatDistribution) else f"int({interval})"
-    return f"range({found.low}, {found.high + (found.step or 0)}, {found.step})"
+    end = Decimal(str(found.high)) + Decimal(str(found.step))
+    return f"range({found.low}, {end}, {found.step})"
 
 
 def _step(found: BaseDistribution) -> float | None:
@@ -244,7 +259,15 @@ def _values(found: BaseDistribution) -> list[Any]:
     if not isinstance(found, IntDistribution | FloatDistribution) or step is None:
         raise TypeError(f"{found} has no list of values")
     count = round((found.high - found.low) / step) + 1
-    return [found.low + number * step for number in range(count)]
+    return [_neat(found, found.low + number * step) for number in range(count)]
+
+
+def _neat(found: BaseDistribution, value: Any) -> Any:
+    """A value of a range as it is written: 0.3, and not 0.1 + 2 * 0.1."""
+    if not isinstance(found, FloatDistribution) or found.step is None:
+        return value
+    low, step = Decimal(str(found.low)), Decimal(str(found.step))
+    return float(low + round((value - found.low) / found.step) * step)
 
 
 def _ends(found: BaseDistribution) -> list[Any]:
