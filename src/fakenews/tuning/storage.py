@@ -8,7 +8,7 @@ import urllib.parse
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -89,6 +89,8 @@ def open_storage(
 
     def create() -> RDBStorage:
         with _creation(url):
+            if dialect == "sqlite":
+                _check_tables(sqlite_file(url))
             if heartbeat is None:
                 return RDBStorage(url, engine)
             return RDBStorage(
@@ -135,6 +137,17 @@ def _check_file(path: Path, *, must_exist: bool) -> None:
         ) from error
 
 
+def _check_tables(path: Path) -> None:
+    """Refuse a database of something else, before tables are made in it."""
+    with closing(sqlite3.connect(path, timeout=_BUSY)) as connection:
+        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        tables = {name for (name,) in found}
+    if tables and "studies" not in tables:
+        raise TuningError(
+            f"sweep.storage: {path} holds something else, as {min(tables)}: choose another file"
+        )
+
+
 @contextmanager
 def _creation(url: str) -> Iterator[None]:
     """Processes that start together must not make the tables at once."""
@@ -175,18 +188,19 @@ def _advisory_lock(engine: sqlalchemy.Engine, name: str) -> Iterator[None]:
             connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), key)
 
 
-def patiently(action: Callable[[], T], url: str, *, patience: float = PATIENCE) -> T:
+def patiently(action: Callable[[], T], url: str, *, patience: float | None = None) -> T:
     """Do something with a storage, also when it does not answer for a while.
 
     Args:
         action: Done again until it succeeds: it must do no harm when it had succeeded
             although it failed.
         url: Of the storage.
-        patience: Seconds after which it is given up.
+        patience: Seconds after which it is given up; None: `PATIENCE`.
 
     Raises:
         TuningError: The storage has not come back.
     """
+    patience = PATIENCE if patience is None else patience
     started, pause = time.monotonic(), _FIRST_PAUSE
     while True:
         try:
