@@ -1,5 +1,6 @@
 """A study that is continued only with what it was started with."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -41,12 +42,13 @@ def find_study(storage: RDBStorage, cfg: DictConfig, space: Space) -> Study | No
         return None
     if not study.get_trials(deepcopy=False):
         return None
+    before = study.user_attrs
+    objectives = {"sweep.objectives": list(cfg.sweep.objectives)}
     faults = [
-        *_faults(study.user_attrs.get("space", {}), space.to_json()),
-        *_faults(study.user_attrs.get("settings", {}), _settings(cfg, space)),
+        *_faults({"sweep.objectives": before.get("objectives")}, objectives),
+        *_faults(before.get("space", {}), space.to_json()),
+        *_faults(before.get("settings", {}), _settings(cfg, space)),
     ]
-    if [direction.name.lower() for direction in study.directions] != directions(cfg):
-        faults.append("other objectives")
     if faults:
         more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         raise TuningError(
@@ -67,6 +69,7 @@ def open_study(
     """
     with exclusive(storage, cfg.sweep.study):
         if find_study(storage, cfg, space) is None:
+            _discard_other(storage, cfg)
             study = optuna.create_study(
                 study_name=cfg.sweep.study,
                 storage=storage,
@@ -77,6 +80,14 @@ def open_study(
             study.set_user_attr("space", space.to_json())
             study.set_user_attr("settings", _settings(cfg, space))
     return optuna.load_study(study_name=cfg.sweep.study, storage=storage, pruner=pruner)
+
+
+def _discard_other(storage: RDBStorage, cfg: DictConfig) -> None:
+    """Make room where a study without trials has other directions, which cannot change."""
+    with contextlib.suppress(KeyError):
+        study = optuna.load_study(study_name=cfg.sweep.study, storage=storage)
+        if [direction.name.lower() for direction in study.directions] != directions(cfg):
+            optuna.delete_study(study_name=cfg.sweep.study, storage=storage)
 
 
 def _settings(cfg: DictConfig, space: Space) -> dict[str, Any]:
