@@ -1,9 +1,11 @@
 """The trials of one study, shared by any number of processes on any number of machines."""
 
 import contextlib
+import copy
 import json
 import logging
 import os
+import shutil
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,13 +19,14 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fakenews.errors import FakeNewsError, TuningError
-from fakenews.tuning.retry import RETRIES, kills, queue_again
+from fakenews.tuning.retry import RETRIES, kills, place, queue_again
 from fakenews.tuning.storage import exclusive, patiently, tell
 
 log = logging.getLogger(__name__)
 
 _SHOWN = 5
-# Seconds by which two readings of a process's start may differ.
+# Seconds by which two readings of a process's start may differ: its number is not given to
+# another so soon.
 _CLOCK = 5
 
 RESULT = "trial.json"
@@ -34,7 +37,9 @@ def has_failed(trial: FrozenTrial) -> bool:
     """Whether a trial failed by itself, or was killed once too often."""
     if trial.state is not TrialState.FAIL:
         return False
-    return "error" in trial.user_attrs or kills(trial) >= RETRIES
+    if "error" in trial.user_attrs:
+        return True
+    return kills(trial) >= RETRIES and "given_back" not in trial.user_attrs
 
 
 def is_counted(trial: FrozenTrial) -> bool:
@@ -61,8 +66,8 @@ class TrialQueue:
         storage: With a heartbeat.
         n_trials: Of the study in all.
         max_failure_rate: Share of `n_trials` that may fail.
-        sampler: Makes the sampler of the next trial from the number of those before. So
-            the seed of a trial depends on nothing else, however often the sweep was
+        sampler: Makes the sampler of a trial from the number of those before that repeat
+            no other. So its seed depends on nothing else, however often the sweep was
             interrupted.
         folder: Of the sweep.
     """
@@ -106,12 +111,17 @@ class TrialQueue:
             running = sum(trial.state is TrialState.RUNNING for trial in trials)
             if running + sum(map(is_counted, trials)) >= self.n_trials:
                 return None
-            self.study.sampler = self._sampler(len(trials))
-            trial = self.study.ask()
-            trial.set_user_attr("worker", own_id())
+            # Not of `study`: those of grids would stop it when a trial is told.
+            asked = copy.copy(self.study)
+            asked.sampler = self._sampler(place(trials))
+            trial = asked.ask()
             self.storage.record_heartbeat(trial._trial_id)  # noqa: SLF001 it has no other name
+            trial.set_user_attr("worker", own_id())
         try:
-            trial.set_user_attr("folder", str(self.folder / f"trial_{trial.number}"))
+            folder = self.folder / f"trial_{trial.number}"
+            # Of a study that is no more, with its result, its checkpoints, its MLflow run.
+            shutil.rmtree(folder, ignore_errors=True)
+            trial.set_user_attr("folder", str(folder))
             trial.set_user_attr("overrides", list(overrides(trial)))
         except BaseException:
             self.give_back(trial.number)
@@ -131,7 +141,7 @@ class TrialQueue:
             TuningError: More than the allowed share has failed, and why.
         """
         failed = [trial for trial in self.trials() if has_failed(trial)]
-        if len(failed) <= self.max_failure_rate * self.n_trials:
+        if len(failed) / self.n_trials <= self.max_failure_rate:
             return
         reasons = Counter(
             trial.user_attrs.get("error", "its process was killed again and again")
@@ -155,7 +165,8 @@ class TrialQueue:
 
     def _give_back(self, number: int) -> None:
         trial = self.study.get_trials(deepcopy=False)[number]
-        if trial.state is TrialState.RUNNING:
+        if trial.state is TrialState.RUNNING and not self._tell_result(trial):
+            self.storage.set_trial_user_attr(trial._trial_id, "given_back", True)  # noqa: SLF001
             self._kill(trial, forgiven=True)
 
     def fail(self, number: int, error: BaseException) -> None:
@@ -163,7 +174,7 @@ class TrialQueue:
 
         def note() -> None:
             trial = self.study.get_trials(deepcopy=False)[number]
-            if trial.state is TrialState.RUNNING:
+            if trial.state is TrialState.RUNNING and not self._tell_result(trial):
                 self.storage.set_trial_user_attr(trial._trial_id, "error", one_line(error))  # noqa: SLF001
                 tell(self.study, number, TrialState.FAIL)
 
@@ -180,11 +191,10 @@ class TrialQueue:
 
     def _queue_killed_again(self) -> None:
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if (result := _result(trial)) is not None:
-                # Its process died, or its storage did, after the work was done.
-                tell(self.study, trial.number, TrialState[result["state"]], result["values"])
+            if self._tell_result(trial):
+                continue
             # Who claims a trial signs it before the lock is given up.
-            elif "worker" not in trial.user_attrs or not is_alive(trial.user_attrs["worker"]):
+            if "worker" not in trial.user_attrs or not is_alive(trial.user_attrs["worker"]):
                 self._kill(trial)
         before = len(self.study.get_trials(deepcopy=False))
         fail_stale_trials(self.study)
@@ -194,8 +204,15 @@ class TrialQueue:
     def _kill(self, trial: FrozenTrial, *, forgiven: bool = False) -> None:
         """End a running trial whose process does not run it any more."""
         tell(self.study, trial.number, TrialState.FAIL)
-        queue_again(self.study, trial, forgiven=forgiven)
-        log.warning("trial %d was stopped: its parameters are queued again", trial.number)
+        if queue_again(self.study, trial, forgiven=forgiven):
+            log.warning("trial %d was stopped: its parameters are queued again", trial.number)
+
+    def _tell_result(self, trial: FrozenTrial) -> bool:
+        """Whether a trial had done its work before its process died, or its storage did."""
+        if (result := _result(trial)) is None:
+            return False
+        tell(self.study, trial.number, TrialState[result["state"]], result["values"])
+        return True
 
 
 def _result(trial: FrozenTrial) -> dict[str, Any] | None:
@@ -213,7 +230,12 @@ def _result(trial: FrozenTrial) -> dict[str, Any] | None:
 def own_id() -> str:
     """Names this process among all that work on a study."""
     process = psutil.Process()
-    return f"{socket.gethostname()}/{process.pid}/{process.create_time():.2f}"
+    return f"{socket.gethostname()}/{process.pid}/{_started(process):.2f}"
+
+
+def _started(process: psutil.Process) -> float:
+    """Seconds from the machine's start to that of a process: clocks may be set."""
+    return process.create_time() - psutil.boot_time()
 
 
 def is_alive(worker: str) -> bool:
@@ -223,8 +245,7 @@ def is_alive(worker: str) -> bool:
         return True
     try:
         process = psutil.Process(int(pid))
-        # The clock from which this is counted may have been set since.
-        same = abs(process.create_time() - float(created)) < _CLOCK
+        same = abs(_started(process) - float(created)) < _CLOCK
         return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False

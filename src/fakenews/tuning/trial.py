@@ -1,18 +1,18 @@
 """A running trial as its job sees it: it reports, asks whether to go on, and ends."""
 
+import contextlib
 import json
 import logging
 import math
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import optuna
 from optuna import TrialPruned
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
@@ -64,6 +64,7 @@ class StudyTrial:
         self._study, self._trial = patiently(lambda: self._find(study, pruner), storage)
         self._id = self._trial._trial_id  # noqa: SLF001 it has no other name
         self._unsent: dict[int, float] = {}
+        self._ended = False
 
     def _find(self, name: str, pruner: BasePruner) -> tuple[Study, Trial]:
         start = f"sweep.trial={self.number} is for a sweep to give: start one with -m"
@@ -103,9 +104,7 @@ class StudyTrial:
         quiet = bool(self._unsent)
         self._unsent[step] = value
         try:
-            for known, waiting in list(self._unsent.items()):
-                self._trial.report(waiting, known)
-                del self._unsent[known]
+            self._send()
             return self._trial.should_prune()
         except _UNREACHABLE as error:
             if not quiet:
@@ -113,16 +112,21 @@ class StudyTrial:
                     "the study cannot be reached (%s); the trial goes on", one_line(error)
                 )
             return False
-        except optuna.exceptions.UpdateFinishedTrialError as error:
+        except UpdateFinishedTrialError as error:
             raise TuningError(
                 f"trial {self.number} gave no sign of life for too long, and was queued again"
             ) from error
+
+    def _send(self) -> None:
+        for step, value in list(self._unsent.items()):
+            self._trial.report(value, step)
+            del self._unsent[step]
 
     def note(self, key: str, value: Any) -> None:
         """Keep something with the trial; what the storage does not take is lost."""
         try:
             self._trial.set_user_attr(key, value)
-        except (*_UNREACHABLE, optuna.exceptions.UpdateFinishedTrialError):
+        except (*_UNREACHABLE, UpdateFinishedTrialError):
             log.debug("%s was not kept", key)
 
     def complete(self, values: Sequence[float], names: Sequence[str]) -> None:
@@ -147,9 +151,18 @@ class StudyTrial:
         temporary = self.folder / f"{RESULT}.tmp"
         temporary.write_text(json.dumps(result) + "\n")
         temporary.replace(self.folder / RESULT)
-        patiently(lambda: tell(self._study, self.number, state, values), self._url)
+        self._ended = True
+
+        def send() -> None:
+            with contextlib.suppress(UpdateFinishedTrialError):
+                self._send()
+            tell(self._study, self.number, state, values)
+
+        patiently(send, self._url)
 
     def _fail(self, error: BaseException) -> None:
+        if self._ended:
+            return  # it has its result, which the study is told one day
         reason = one_line(error)
         lines = "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:]
 
@@ -162,7 +175,7 @@ class StudyTrial:
         (self.folder / "traceback.txt").write_text(lines)
         patiently(note, self._url)
 
-    @contextmanager
+    @contextlib.contextmanager
     def run(self) -> Iterator[Self]:
         """While the trial runs: signs of life, and its true end whatever that is.
 
