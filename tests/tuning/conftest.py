@@ -14,6 +14,7 @@ import pytest
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import RDBStorage
 from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from fakenews.tuning.queue import TrialQueue
 from fakenews.tuning.storage import open_storage
@@ -108,3 +109,35 @@ def locked(url: str) -> Callable[[], AbstractContextManager[sqlite3.Connection]]
             connection.close()
 
     return hold
+
+
+@pytest.fixture
+def dead(child: Callable[..., "subprocess.Popen[str]"]) -> str:
+    """Names a process of this machine that is no more, as a trial's worker is named."""
+    process = child("from fakenews.tuning.queue import own_id; print(own_id())")
+    name: str = process.stdout.readline().strip()
+    process.wait()
+    return name
+
+
+@pytest.fixture
+def claim() -> Callable[[TrialQueue], FrozenTrial]:
+    """Claims a trial, which has one parameter."""
+
+    def found(queue: TrialQueue) -> FrozenTrial:
+        trial = queue.claim(lambda trial: [f"x={trial.suggest_float('x', 0, 1)}"])
+        assert trial is not None
+        return trial
+
+    return found
+
+
+@pytest.fixture
+def kill(dead: str) -> Callable[[TrialQueue, FrozenTrial], None]:
+    """Leaves of a trial what is left when its process was killed, and has that found."""
+
+    def killed(queue: TrialQueue, trial: FrozenTrial) -> None:
+        queue.storage.set_trial_user_attr(trial._trial_id, "worker", dead)
+        queue.queue_killed_again()
+
+    return killed
