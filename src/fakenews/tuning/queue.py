@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import json
-import logging
 import os
 import shutil
 import socket
@@ -21,8 +20,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from fakenews.errors import FakeNewsError, TuningError
 from fakenews.tuning.retry import RETRIES, kills, place, queue_again
 from fakenews.tuning.storage import exclusive, patiently, tell
-
-log = logging.getLogger(__name__)
 
 _SHOWN = 5
 # Seconds by which two readings of a process's start may differ: its number is not given to
@@ -196,16 +193,12 @@ class TrialQueue:
             # Who claims a trial signs it before the lock is given up.
             if "worker" not in trial.user_attrs or not is_alive(trial.user_attrs["worker"]):
                 self._kill(trial)
-        before = len(self.study.get_trials(deepcopy=False))
         fail_stale_trials(self.study)
-        if (queued := len(self.study.get_trials(deepcopy=False)) - before) > 0:
-            log.warning("%d trials gave no sign of life and are queued again", queued)
 
     def _kill(self, trial: FrozenTrial, *, forgiven: bool = False) -> None:
         """End a running trial whose process does not run it any more."""
         tell(self.study, trial.number, TrialState.FAIL)
-        if queue_again(self.study, trial, forgiven=forgiven):
-            log.warning("trial %d was stopped: its parameters are queued again", trial.number)
+        queue_again(self.study, trial, forgiven=forgiven)
 
     def _tell_result(self, trial: FrozenTrial) -> bool:
         """Whether a trial had done its work before its process died, or its storage did."""

@@ -1,9 +1,12 @@
 """Trials whose process was killed: their parameters are tried again, but not for ever."""
 
+import logging
 from collections.abc import Sequence
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
+
+log = logging.getLogger(__name__)
 
 RETRIES = 2
 """How often the parameters of a killed trial are tried again."""
@@ -29,22 +32,20 @@ def place(trials: Sequence[FrozenTrial]) -> int:
     return sum(_FIRST not in trial.system_attrs for trial in trials[:until])
 
 
-def queue_again(study: Study, trial: FrozenTrial, *, forgiven: bool = False) -> bool:
+def queue_again(study: Study, trial: FrozenTrial, *, forgiven: bool = False) -> None:
     """Queue the parameters of a killed trial, unless they were killed too often.
 
     Args:
         study: Of the trial.
         trial: Failed without a reason.
         forgiven: It was stopped by its user, which is not counted.
-
-    Returns:
-        Whether it was queued.
     """
     history = list(trial.system_attrs.get(_HISTORY, ()))
     if not forgiven:
         history.append(trial.number)
     if len(history) > RETRIES:
-        return False
+        log.warning("trial %d was stopped, as its parameters were before", trial.number)
+        return
     study.add_trial(
         create_trial(
             state=TrialState.WAITING,
@@ -55,4 +56,4 @@ def queue_again(study: Study, trial: FrozenTrial, *, forgiven: bool = False) -> 
             | {_HISTORY: history, _FIRST: trial.system_attrs.get(_FIRST, trial.number)},
         )
     )
-    return True
+    log.warning("trial %d was stopped: its parameters are queued again", trial.number)
