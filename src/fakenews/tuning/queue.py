@@ -36,7 +36,13 @@ def has_failed(trial: FrozenTrial) -> bool:
         return False
     if "error" in trial.user_attrs:
         return True
-    return kills(trial) >= RETRIES and "given_back" not in trial.user_attrs
+    return kills(trial) >= RETRIES and "interrupted" not in trial.user_attrs
+
+
+def why_failed(trial: FrozenTrial) -> str:
+    """The reason that a failed trial gave, or what must be the reason."""
+    reason: str = trial.user_attrs.get("error", "its process was killed again and again")
+    return reason
 
 
 def is_counted(trial: FrozenTrial) -> bool:
@@ -140,10 +146,7 @@ class TrialQueue:
         failed = [trial for trial in self.trials() if has_failed(trial)]
         if len(failed) / self.n_trials <= self.max_failure_rate:
             return
-        reasons = Counter(
-            trial.user_attrs.get("error", "its process was killed again and again")
-            for trial in failed
-        )
+        reasons = Counter(map(why_failed, failed))
         shown = [
             reason + (f" ({count} times)" if count > 1 else "")
             for reason, count in reasons.most_common(_SHOWN)
@@ -163,7 +166,7 @@ class TrialQueue:
     def _give_back(self, number: int) -> None:
         trial = self.study.get_trials(deepcopy=False)[number]
         if trial.state is TrialState.RUNNING and not self._tell_result(trial):
-            self.storage.set_trial_user_attr(trial._trial_id, "given_back", True)  # noqa: SLF001
+            self.storage.set_trial_user_attr(trial._trial_id, "interrupted", True)  # noqa: SLF001
             self._kill(trial, forgiven=True)
 
     def fail(self, number: int, error: BaseException) -> None:

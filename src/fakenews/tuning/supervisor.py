@@ -55,7 +55,7 @@ def supervise(queue: TrialQueue, watch: Watch, *, workers: int, folder: Path) ->
                 status = process.poll()
                 if status is None:
                     continue
-                del running[number]
+                _close(running.pop(number))
                 if status == 0:
                     continue
                 queue.queue_killed_again()
@@ -120,6 +120,12 @@ def _stop(running: "dict[int, subprocess.Popen[bytes]]") -> None:
         if process.poll() is None:
             process.kill()
             process.wait()
+        _close(process)
+
+
+def _close(process: "subprocess.Popen[bytes]") -> None:
+    assert process.stdin is not None  # noqa: S101 it is a pipe
+    process.stdin.close()
 
 
 def _last_line(path: Path) -> str:

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fakenews.tuning.queue import TrialQueue, is_counted
+from fakenews.tuning.queue import TrialQueue, is_counted, why_failed
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Watch:
         done = sum(map(is_counted, trials))
         what = trial.state.name.lower()
         if trial.state is TrialState.FAIL:
-            what = f"failed: {trial.user_attrs['error']}" if is_counted(trial) else "stopped"
+            what = f"failed: {why_failed(trial)}" if is_counted(trial) else "stopped"
         elif trial.values:
             what += " " + ", ".join(f"{value:.4f}" for value in trial.values)
         params = " ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
