@@ -13,11 +13,14 @@ import optuna
 import pytest
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
+from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
 
 from fakenews.errors import TuningError
 from fakenews.tuning import storage as module
-from fakenews.tuning.storage import exclusive, open_storage, patiently
+from fakenews.tuning.storage import exclusive, open_storage, patiently, tell
 
 Child = Callable[..., "Popen[str]"]
 
@@ -216,6 +219,23 @@ def test_an_error_ends_the_decision(storage: RDBStorage) -> None:
         raise ZeroDivisionError
     with exclusive(storage, "news"):
         assert storage.get_all_studies() == []
+
+
+class Slow(RandomSampler):
+    """While a trial is told, another process tells it too."""
+
+    def after_trial(self, study: Study, trial: FrozenTrial, *_: object) -> None:
+        other = optuna.load_study(study_name=study.study_name, storage=study._storage)
+        other.tell(trial.number, 0.25)
+
+
+def test_the_first_to_end_a_trial_is_believed(study: Study) -> None:
+    study.ask()
+    study.sampler = Slow()
+    tell(study, 0, TrialState.FAIL)
+    tell(study, 0, TrialState.COMPLETE, [0.5])
+    (trial,) = study.get_trials()
+    assert (trial.state, trial.values) == (TrialState.COMPLETE, [0.25])
 
 
 class Flaky:
