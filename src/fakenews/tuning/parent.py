@@ -11,6 +11,7 @@ from optuna.study import Study
 from fakenews.config import plain
 from fakenews.errors import Interrupted
 from fakenews.tracking.mlflow import MLflowTracker
+from fakenews.tracking.store import check_store
 from fakenews.tuning.queue import is_counted
 
 
@@ -31,7 +32,7 @@ class ParentRun:
         if str(cfg.logger.get("_target_", "")).endswith(MLflowTracker.__name__):
             self._tracker = instantiate(
                 cfg.logger,
-                run_id=study.user_attrs.get("mlflow_run_id"),
+                run_id=_known(cfg.logger, study.user_attrs.get("mlflow_run_id")),
                 run_name=study.study_name,
                 system_metrics=False,
             )
@@ -86,3 +87,20 @@ class ParentRun:
             self._tracker.end("FINISHED")
         else:
             self._tracker.end("KILLED" if stopped else "FAILED")
+
+
+def _known(logger: DictConfig, run_id: str | None) -> str | None:
+    """The run, unless the store does not have it: a study may go on with another store."""
+    if run_id is None:
+        return None
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    check_store(logger.tracking_uri, timeout=logger.get("timeout", 10))
+    try:
+        run = MlflowClient(logger.tracking_uri).get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            return run_id  # whatever is wrong is said when the run begins
+        return None
+    return run_id if run.info.lifecycle_stage == "active" else None
