@@ -102,8 +102,9 @@ def sweep_rules(cfg: DictConfig) -> Iterator[str]:
 def _objective_rules(cfg: DictConfig) -> Iterator[str]:
     sweep, objectives = cfg.sweep, list(cfg.sweep.objectives)
     known = sorted({cfg.metric, *(f"val/{name}" for name in METRICS), "latency"})
-    for name in sorted(set(objectives) - set(known)):
-        yield f"sweep.objectives: {name} is unknown: choose {', '.join(known)}"
+    if unknown := sorted(set(objectives) - set(known)):
+        yield f"sweep.objectives: {', '.join(unknown)} is unknown: choose {', '.join(known)}"
+        return
     if not objectives or len(set(objectives)) < len(objectives):
         yield "sweep.objectives: name one or more, each once"
     if len(objectives) > 1 and sweep.sampler._target_.endswith("CmaEsSampler"):
