@@ -191,7 +191,7 @@ def test_every_fault_of_the_options_is_told(run_prepare: Prepare, write_csv: Wri
     with pytest.raises(DataError, match=r"no column 'verdict'.*; .*'label'"):
         run_prepare(*CSV, f"data.path={path}", "data.label=verdict")
     with pytest.raises(ConfigError, match=r"storage_options\.secret would be recorded"):
-        run_prepare(*CSV, f"data.path={path}", "storage_options={secret: x}")
+        run_prepare(*CSV, f"data.path={path}", "+storage_options.secret=x")
     with pytest.raises(DataError, match="extra column 'id'"):
         run_prepare(
             *CSV,
