@@ -191,7 +191,9 @@ def test_help_imports_nothing_heavy(script: str) -> None:
     assert not heavy & imported
 
 
-@pytest.mark.parametrize("given", ["{}.endpoint_url=http://x", "+{}.anon=true", "{}={{anon: true}}"])
+@pytest.mark.parametrize(
+    "given", ["{}.endpoint_url=http://x", "+{}.anon=true", "{}={{anon: true}}"]
+)
 @pytest.mark.parametrize(
     ("arguments", "node"),
     [

@@ -1,6 +1,8 @@
 """Opening a prepared dataset, on a disk and in a bucket."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,16 @@ Write = Callable[..., PreparedDataset]
 @pytest.fixture
 def dataset(write_prepared: Write, tmp_path: Path) -> PreparedDataset:
     return write_prepared(tmp_path / "data")
+
+
+def test_a_training_on_shards_needs_no_database():
+    # DuckDB reports at exit what it did not free, long after the error that is told.
+    program = (
+        "import sys; import fakenews.training.job, fakenews.data.prepared\n"
+        "print('duckdb' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.strip() == b"False"
 
 
 def test_it_has_the_surface_of_a_dataset(dataset: PreparedDataset):

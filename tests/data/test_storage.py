@@ -252,7 +252,9 @@ def test_a_package_that_is_not_installed():
 
 
 def test_a_package_of_another_protocol_that_is_not_installed():
-    with pytest.raises(ConfigError, match="gs://bucket/a: needs the package gcsfs: pip install"):
+    with pytest.raises(
+        ConfigError, match="gs://bucket/a: needs the package gcsfs: pip install"
+    ):
         Storage("gs://bucket/a")
 
 
