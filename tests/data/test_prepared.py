@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fakenews.data.prepared import PreparedDataset, load
+from fakenews.data.shards import write_manifest
 from fakenews.data.storage import Storage
 from fakenews.errors import ConfigError, DataError
 
@@ -87,10 +89,7 @@ def test_a_damaged_audit(dataset: PreparedDataset, content: str):
 
 
 def test_settings_that_say_too_little(dataset: PreparedDataset):
-    path = Path(dataset.storage.url, "manifest.json")
-    data = json.loads(path.read_text())
-    del data["settings"]["max_chars"]
-    path.write_text(json.dumps(data))
+    write_manifest(dataset.storage, replace(dataset.prepared, settings={"normalise": False}))
     with pytest.raises(DataError, match=r"max_chars.*prepare again"):
         load(path=dataset.storage.url)
 

@@ -262,7 +262,9 @@ def test_a_package_of_another_protocol_that_is_not_installed():
 def test_a_folder_that_cannot_be_made():
     storage = Storage("/proc/news/prepared")
     for use in (storage.try_to_write, lambda: storage.write_bytes("train/a", b"")):
-        with pytest.raises(DataError, match="/proc/news/prepared.*: the folder cannot be made"):
+        with pytest.raises(
+            DataError, match=r"/proc/news/prepared.*: the folder cannot be made"
+        ):
             use()
 
 

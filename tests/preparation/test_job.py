@@ -93,7 +93,7 @@ def test_nothing_is_done_twice(
     times = {file: file.stat().st_mtime_ns for file in out.rglob("*.*")}
     with caplog.at_level("INFO"):
         run_prepare(*CSV, f"data.path={path}")
-    assert "nothing to do" in caplog.text
+    assert "nothing to do (sizes were compared; action=verify reads every" in caplog.text
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*.*")} == times
     path.touch()  # another time, the same content
     run_prepare(*CSV, f"data.path={path}")
@@ -106,7 +106,7 @@ def test_another_dataset_is_replaced_only_when_told(
     path = write_csv("a.csv", ROWS, HEADER)
     out = run_prepare(*CSV, f"data.path={path}")
     before = _files(out)
-    with pytest.raises(DataError, match=r"other inputs or settings.*overwrite=true"):
+    with pytest.raises(DataError, match=r"settings \(shards\.rows=200 \(there 100\)\):.*=true"):
         run_prepare(*CSV, f"data.path={path}", "shards.rows=200")
     assert _files(out) == before
     run_prepare(*CSV, f"data.path={path}", "shards.rows=200", "overwrite=true")
@@ -121,7 +121,7 @@ def test_shards_without_a_manifest_are_not_mixed_with(
     path = write_csv("a.csv", ROWS, HEADER)
     out = run_prepare(*CSV, f"data.path={path}")
     (out / "manifest.json").unlink()
-    with pytest.raises(DataError, match=r"has shards of other.*overwrite=true"):
+    with pytest.raises(DataError, match=r"has shards but no manifest\.json: .*overwrite=true"):
         run_prepare(*CSV, f"data.path={path}", "shards.rows=200")
     run_prepare(*CSV, f"data.path={path}", "shards.rows=200", "overwrite=true")
     verify(Storage(out), read_manifest(Storage(out)), level="hash")
@@ -206,5 +206,63 @@ def test_damage_is_noticed_by_verify(run_prepare: Prepare, write_csv: Write) -> 
     content = bytearray(shard.read_bytes())
     content[100] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(DataError, match=r"train/00001\.parquet"):
+    with pytest.raises(DataError, match=r"train/00001\.parquet.*again with overwrite=true"):
         run_prepare("action=verify")
+
+
+def _flip(out: Path) -> None:
+    shard = out / "train" / "00001.parquet"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+
+
+def _cut(out: Path) -> None:
+    for path in (out / "manifest.json", out / "val" / "00000.parquet"):
+        path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _flip,
+        _cut,
+        lambda out: (out / "train" / "00001.parquet").unlink(),
+        lambda out: (out / "manifest.json").unlink(),
+        lambda out: (out / "audit.json").write_text("{"),
+    ],
+    ids=["flipped", "cut", "shard", "manifest", "audit"],
+)
+def test_what_is_damaged_is_prepared_again_when_told(
+    damage: Callable[[Path], object], run_prepare: Prepare, write_csv: Write
+) -> None:
+    command = [*CSV, f"data.path={write_csv('a.csv', ROWS, HEADER)}"]
+    out = run_prepare(*command)
+    before = _files(out)
+    damage(out)
+    if damage is not _flip:  # which does not show by sizes
+        with pytest.raises(DataError, match="overwrite=true"):
+            run_prepare(*command)
+    run_prepare(*command, "overwrite=true")
+    assert _files(out) == before
+
+
+def test_what_is_whole_is_not_prepared_again(
+    run_prepare: Prepare, write_csv: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    command = [*CSV, f"data.path={write_csv('a.csv', ROWS, HEADER)}", "overwrite=true"]
+    run_prepare(*command)
+    with caplog.at_level("INFO"):
+        run_prepare(*command)
+    assert "nothing to do (every byte was read)" in caplog.text
+
+
+def test_a_stray_file_is_to_be_removed(run_prepare: Prepare, write_csv: Write) -> None:
+    command = [*CSV, f"data.path={write_csv('a.csv', ROWS, HEADER)}"]
+    out = run_prepare(*command)
+    (out / "train" / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"train/notes\.txt is no file of this dataset; remove"):
+        run_prepare(*command)
+    with pytest.raises(DataError, match=r"train/notes\.txt would stand among the shards"):
+        run_prepare(*command, "overwrite=true", "seed=1")
+    assert (out / "manifest.json").exists()
