@@ -141,7 +141,8 @@ def test_rows_that_are_left_out_are_counted(
 ) -> None:
     rows = [*ROWS, ("no label", "", "", "x"), ("none again", "", "", "x")]
     run_prepare(*CSV, f"data.path={write_csv('a.csv', rows, HEADER)}")
-    assert "2 rows are left out: missing label" in caplog.text
+    assert "2 rows are left out: missing label, as " in caplog.text
+    assert "a.csv: row 301" in caplog.text
 
 
 def test_buckets_without_rows_do_no_harm(run_prepare: Prepare, write_csv: Write) -> None:
@@ -170,7 +171,21 @@ def test_bad_rows_can_be_set_aside(run_prepare: Prepare, write_csv: Write) -> No
     assert manifest.quarantined == 1
     assert sum(map(manifest.rows, manifest.shards)) == 300
     found = pd.read_csv(aside)
-    assert found[["row", "text"]].to_numpy().tolist() == [[301, "odd"]]
+    assert found[["row", "text", "age"]].to_numpy().tolist() == [[301, "odd", "old"]]
+
+
+def test_a_quarantine_that_cannot_be_written_is_noticed_before_any_reading(
+    run_prepare: Prepare, write_csv: Write, tmp_path: Path
+) -> None:
+    path = write_csv("a.csv", ROWS, HEADER)
+    for place, why in (
+        (path / "aside.csv", "a part of the path is a file"),
+        (tmp_path, "it is a folder, not a file"),
+        (Path("/proc/none/aside.csv"), "its folder cannot be made"),
+    ):
+        with pytest.raises(DataError, match=f"{place}: {why}"):
+            run_prepare(*CSV, f"data.path={path}", f"validation.quarantine={place}")
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
 
 
 def test_expectations_of_columns(run_prepare: Prepare, write_csv: Write) -> None:
@@ -181,6 +196,18 @@ def test_expectations_of_columns(run_prepare: Prepare, write_csv: Write) -> None
             f"data.path={path}",
             "data.numeric=[age]",
             "validation.columns={age: {min: 0, max: 5}}",
+        )
+    with pytest.raises(
+        ConfigError, match=r"age is not read: add it to data\.numeric or data\.c"
+    ):
+        run_prepare(*CSV, f"data.path={path}", "validation.columns={age: {min: 0}}")
+    other = write_csv("b.csv", ROWS, "headline,label,age,channel")
+    with pytest.raises(ConfigError, match="column of the text is called text here: write text"):
+        run_prepare(
+            *CSV,
+            f"data.path={other}",
+            "data.text=headline",
+            "validation.columns={headline: {min_chars: 3}}",
         )
 
 

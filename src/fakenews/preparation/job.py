@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from fakenews.preparation.audit import audit_sample
 from fakenews.preparation.catalogue import show
 from fakenews.preparation.engines import Engine, Settings, alone
 from fakenews.preparation.grouping import REPEATED, assign
-from fakenews.preparation.ingest import digest, is_read, read_chunks
+from fakenews.preparation.ingest import digest, is_read, read_chunks, reported
 from fakenews.preparation.inputs import find_inputs, find_recipe
 from fakenews.preparation.place import (
     differences,
@@ -107,6 +107,7 @@ def _make(cfg: DictConfig, storage: Storage, work: Work) -> None:
             "overwrite=true"
         )
     try_to_write(storage)
+    Report(cfg.validation.quarantine).try_to_write()
     going_on = earlier is None and work.is_of(fingerprint)
     if going_on:
         log.info("going on with the preparation in %s", work.path)
@@ -134,14 +135,15 @@ def _make(cfg: DictConfig, storage: Storage, work: Work) -> None:
     storage.write_bytes(AUDIT, content.encode() + b"\n")
     # Last: it says that the dataset is whole.
     write_manifest(storage, manifest)
+    left_out = list(tell_left_out(work, inputs, manifest.dropped))
     work.clear()
     log.info(
         "prepared %s: %s",
         storage.url,
         ", ".join(f"{manifest.rows(split):,} {split}" for split in SPLITS),
     )
-    for reason, rows in manifest.dropped.items():
-        log.warning("%s rows are left out: %s", f"{rows:,}", reason)
+    for told in left_out:
+        log.warning("%s", told)
 
 
 def ingest(engine: Engine, work: Work, inputs: Sequence[InputFile]) -> None:
@@ -166,7 +168,7 @@ def report_breaches(work: Work, quarantine: str | None) -> int:
         DataError: There are some, and nowhere to set them aside.
     """
     target = Path(quarantine) if quarantine is not None else work.path / "breaches.csv"
-    with Report(target) as report:
+    with Report(target, extra=[*reported(work.recipe()).values()]) as report:
         for path in sorted(work.breaches.glob("*.parquet")):
             report.add_table(path)
     if not report.rows:
@@ -175,6 +177,20 @@ def report_breaches(work: Work, quarantine: str | None) -> int:
         raise report.refusal()
     log.warning("%s", report.summary())
     return report.rows
+
+
+def tell_left_out(
+    work: Work, inputs: Sequence[InputFile], dropped: Mapping[str, int]
+) -> Iterator[str]:
+    """How many rows are left out for each reason, and the first of them."""
+    first: dict[str, str] = {}
+    for path in sorted(work.chunks.glob("[0-9]*.json")):
+        source = inputs[int(path.name.partition("-")[0])]
+        for reason, row in read_json(path).get("examples", {}).items():
+            first.setdefault(reason, f", as {source.path}: row {row}")
+    for reason, rows in dropped.items():
+        what = "row is" if rows == 1 else "rows are"
+        yield f"{rows:,} {what} left out: {reason}{first.get(reason, '')}"
 
 
 def write_shards(
