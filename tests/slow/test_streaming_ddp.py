@@ -211,7 +211,7 @@ def test_a_step_limit_is_refused_on_other_ranks(data: Path, tmp_path: Path):
     assert place.run(limit, ranks=1, stop=3).returncode == 143
     refused = place.run(limit, "resume=auto", ranks=2)
     assert refused.returncode != 0
-    assert "counts the steps of 1 processes: resume on as many" in refused.stderr
+    assert "counts the steps of 1 process: resume on as many" in refused.stderr
     assert place.run(limit, "resume=auto", ranks=1).returncode == 0
 
 

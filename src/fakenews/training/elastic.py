@@ -61,8 +61,8 @@ class ElasticResume(L.Callback):
         if trainer.limit_train_batches != 1.0:
             raise TrainingError(
                 f"trainer.limit_train_batches={trainer.limit_train_batches} counts the steps "
-                f"of {before['ranks']} process{'es' * (before['ranks'] != 1)}: resume on as many, "
-                "or without the limit"
+                f"of {before['ranks']} process{'es' * (before['ranks'] != 1)}: "
+                "resume on as many, or without the limit"
             )
         if trainer.is_global_zero:
             log.info("resuming with processes: %d; before: %d", ranks, before["ranks"])
