@@ -21,4 +21,4 @@ def main(cfg: "DictConfig") -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, open_nodes=["storage_options"])

@@ -80,6 +80,11 @@ def train(
         (["model=classifer"], "model=classifer does not exist: choose fusion, seed, tabular,"),
         (["data.pth=x"], "data.pth is not an option: did you mean data.path?"),
         (["logger=csv", "logger.tracking_uri=x"], "logger.tracking_uri is not an option: it"),
+        (["lr=1"], "lr is not an option: did you mean optimizer.lr?"),
+        (
+            ["storage_options.endpoint_url=http://x"],
+            "storage_options is not an option: did you mean data.storage_options?",
+        ),
         (["nonsense=1"], "nonsense is not an option: --cfg job shows the options"),
         (["data.path=["], "cannot read the argument 'data.path=[': write KEY=VALUE"),
         (["seed"], "cannot read the argument 'seed': write KEY=VALUE"),

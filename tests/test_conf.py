@@ -191,6 +191,29 @@ def test_help_imports_nothing_heavy(script: str) -> None:
     assert not heavy & imported
 
 
+@pytest.mark.parametrize(
+    "given", ["{}.endpoint_url=http://x", "+{}.anon=true", "{}={{anon: true}}"]
+)
+@pytest.mark.parametrize(
+    ("arguments", "node"),
+    [
+        (["train.py", "data=shards", "data.path=x"], "data.storage_options"),
+        (["scripts/prepare.py"], "storage_options"),
+    ],
+    ids=["train", "prepare"],
+)
+def test_storage_options_are_given_one_by_one_or_together(
+    arguments: list[str], node: str, given: str
+) -> None:
+    done = _run(*arguments, "--cfg", "job", given.format(node))
+    assert done.returncode == 0, done.stderr
+    options = OmegaConf.select(OmegaConf.create(done.stdout), node)
+    assert {name: value for name, value in options.items() if value is not None} in (
+        {"endpoint_url": "http://x"},
+        {"anon": True},
+    )
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_config_is_shown(script: str) -> None:
     done = _run(script, "--cfg", "job")

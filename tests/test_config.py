@@ -136,7 +136,7 @@ PREPARED = ("data=shards", "data.path=s3://bucket/data")
         ((*PREPARED, "loader=memory"), "data=shards is streamed: use loader=stream"),
         (("loader=stream",), "loader=stream reads a prepared dataset: use data=shards"),
         (
-            (*PREPARED, "data.storage_options={key: a, endpoint_url: b}"),
+            (*PREPARED, "+data.storage_options={key: a, endpoint_url: b}"),
             "data.storage_options.key would be recorded: give credentials by the environment",
         ),
         (

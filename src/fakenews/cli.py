@@ -15,7 +15,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -25,7 +25,13 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fakenews.config import closest, options_with, public_options, register_resolvers
+from fakenews.config import (
+    closest,
+    options_ending,
+    options_with,
+    public_options,
+    register_resolvers,
+)
 from fakenews.errors import FakeNewsError, Interrupted
 
 log = logging.getLogger(__name__)
@@ -57,10 +63,14 @@ _FULL_ERROR = "HYDRA_FULL_ERROR"
 _traceback_wanted = os.environ.get(_FULL_ERROR) == "1"
 
 
-def run(command: Callable[[], Any]) -> None:
+def run(command: Callable[[], Any], *, open_nodes: Sequence[str] = ()) -> None:
     """Run a Hydra application; report errors in one line.
 
     `HYDRA_FULL_ERROR=1` shows the traceback of any error.
+
+    Args:
+        command: Decorated by `hydra.main`.
+        open_nodes: Nodes that take other keys than those of `conf/` too.
     """
     signal.signal(signal.SIGTERM, _terminate)
     for argument in sys.argv[1:]:
@@ -72,6 +82,9 @@ def run(command: Callable[[], Any]) -> None:
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
                 1,
             )
+    for node in open_nodes:
+        # Hydra lets a whole node bring new keys only if told so.
+        sys.argv[1:] = [re.sub(rf"^(?={node}=\{{)", "++", given) for given in sys.argv[1:]]
     # Otherwise Hydra prints exceptions itself and exits; here they are wanted.
     os.environ[_FULL_ERROR] = "1"
     try:
@@ -249,6 +262,8 @@ def _explain(error: BaseException) -> str:
         hint = f"did you mean {parent + '.' if parent else ''}{meant[1]}?" if meant else ""
         if groups := options_with(unknown):
             hint = f"it is one of {', '.join(groups)}"
+        elif longer := options_ending(unknown):
+            hint = f"did you mean {' or '.join(longer)}?"
         return f"{unknown} is not an option: {hint or '--cfg job shows the options'}"
     # A resolver's error comes wrapped, without its own type.
     first = re.sub(r"^\w+Error raised while resolving interpolation: ", "", lines[0])

@@ -141,6 +141,12 @@ def options_with(key: str) -> list[str]:
     return [f"{group}={choice}" for choice in choices if _has(folder, choice, names)]
 
 
+def options_ending(name: str) -> list[str]:
+    """The options of groups that have this name, as `data.storage_options`."""
+    groups = sorted(path.name for path in (Path(_root()) / "conf").iterdir() if path.is_dir())
+    return [f"{group}.{name}" for group in groups if options_with(f"{group}.{name}")]
+
+
 def _has(folder: Path, choice: str, names: list[str]) -> bool:
     content: Any = OmegaConf.to_container(OmegaConf.load(folder / f"{choice}.yaml"))
     # Of a file for the whole configuration, the group is a part.

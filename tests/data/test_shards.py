@@ -53,6 +53,7 @@ def test_the_hash_is_of_the_shards(root: Path):
 
 def changed(root: Path, **changes: Any) -> Any:
     data = json.loads((root / "manifest.json").read_text())
+    del data["sha256"]
     return {name: value for name, value in (data | changes).items() if value != "absent"}
 
 
@@ -116,13 +117,36 @@ def test_a_damaged_manifest(root: Path, content: bytes):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda data: data.update(positive="real"),
+        lambda data: data["settings"].update(seed=3),
+        lambda data: data["statistics"]["mean"].update(age=0.5),
+        lambda data: data.pop("sha256"),
+        lambda data: data.update(sha256="0" * 64),
+    ],
+)
+def test_an_edited_manifest(root: Path, edit: Callable[[dict[str, Any]], object]):
+    path = root / "manifest.json"
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps(data))
+    read_manifest(Storage(root))  # another layout is the same manifest
+    edit(data)
+    path.write_text(json.dumps(data))
+    with pytest.raises(
+        DataError,
+        match=r"manifest\.json was changed after it was written .*again with overwrite=true",
+    ):
+        read_manifest(Storage(root))
+
+
 def test_no_manifest(root: Path, tmp_path: Path):
     (root / "manifest.json").unlink()
-    for place in (root, tmp_path / "nothing"):
-        with pytest.raises(
-            DataError, match=r"has no manifest\.json: it is no prepared dataset"
-        ):
-            read_manifest(Storage(place))
+    with pytest.raises(DataError, match=r"has shards but no manifest\.json: "):
+        read_manifest(Storage(root))
+    with pytest.raises(DataError, match=r"has no manifest\.json: it is no prepared dataset"):
+        read_manifest(Storage(tmp_path / "nothing"))
 
 
 def test_a_sound_dataset_is_verified(root: Path):
@@ -151,13 +175,23 @@ def test_all_faults_of_shards_are_reported_together(root: Path):
         "val/notes.txt is no file of this dataset",
     ):
         assert part in str(raised.value)
+    assert str(raised.value).endswith(
+        "; restore the damaged files, or prepare again with overwrite=true, and remove what is "
+        "no file of it"
+    )
     with pytest.raises(DataError) as raised:
         verify(storage, manifest, level="size")
     assert "00002" not in str(raised.value)
 
 
+def test_hidden_files_are_nobodys_business(root: Path):
+    for folder in (root, root / "train"):
+        (folder / ".DS_Store").write_text("")
+    verify(Storage(root), read_manifest(Storage(root)), level="size")
+
+
 def test_many_faults_are_counted(root: Path):
     for number in range(9):
         (root / "train" / f"{number}.tmp").write_text("")
-    with pytest.raises(DataError, match="and 4 more; restore the files"):
+    with pytest.raises(DataError, match="and 4 more; remove what is no file of it"):
         verify(Storage(root), read_manifest(Storage(root)), level="size")

@@ -251,6 +251,37 @@ def test_a_package_that_is_not_installed():
     )
 
 
+def test_a_package_of_another_protocol_that_is_not_installed():
+    with pytest.raises(
+        ConfigError, match="gs://bucket/a: needs the package gcsfs: pip install"
+    ):
+        Storage("gs://bucket/a")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder of the kernel")
+def test_a_folder_that_cannot_be_made():
+    storage = Storage("/proc/news/prepared")
+    for use in (storage.try_to_write, lambda: storage.write_bytes("train/a", b"")):
+        with pytest.raises(
+            DataError, match=r"/proc/news/prepared.*: the folder cannot be made"
+        ):
+            use()
+
+
+def test_a_trial_leaves_nothing(storage: Storage, tmp_path: Path):
+    storage.try_to_write()
+    assert storage.list() == {}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError) as caught:
+        Storage(tmp_path / "file" / "data").try_to_write()
+    assert str(caught.value).startswith(f"{tmp_path}/file/data: a part of the path is a file")
+
+
+def test_options_that_are_null_are_not_given():
+    options = {"endpoint_url": None, "anon": True}
+    assert Storage("memory://a", options=options)._options == {"anon": True}
+
+
 def test_nothing_secret_is_shown(tmp_path: Path):
     storage = Storage(
         "https://me@host/a?X-Amz-Signature=hunter2", options={"client_kwargs": {"x": "hunter2"}}

@@ -242,7 +242,7 @@ def test_no_credentials_and_wrong_options(s3_url: S3, monkeypatch: pytest.Monkey
         DataError, match=r"no credentials \(Unable to locate credentials\): set"
     ):
         Storage(url, options=address).list()
-    with pytest.raises(DataError, match=r"no credentials .*\(nobody\).*: set"):
+    with pytest.raises(DataError, match=r"profile \(nobody\).*: mend AWS_PROFILE"):
         Storage(url, options=address | {"profile": "nobody"}).list()
     with pytest.raises(ConfigError, match=r"a storage option is wrong \(.*'keyy'\): mend it"):
         Storage(url, options=options | {"keyy": "x"}).list()
@@ -264,11 +264,39 @@ def test_an_endpoint_that_is_not_there():
 
 
 @pytest.mark.slow
-def test_a_server_that_never_answers(s3_url: S3, network: Network):
+@pytest.mark.parametrize("action", ["list", "size", "write"])
+def test_a_server_that_never_answers(
+    s3_url: S3,
+    network: Network,
+    action: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    monkeypatch.setattr("fakenews.data.storage._SILENCE", 0.5)
     network.silent = True
     options = s3_url[1] | {"endpoint_url": network.url, "config_kwargs": {"read_timeout": 1}}
+    storage = Storage(s3_url[0], options=options)
+    use = {
+        "list": storage.list,
+        "size": lambda: storage.size("a"),
+        "write": lambda: storage.write_bytes("a", b""),
+    }[action]
+    started = time.monotonic()
     with pytest.raises(DataError, match="the store does not answer in time: check its address"):
-        Storage(s3_url[0], options=options).list()
+        use()
+    assert time.monotonic() - started < 12
+    assert f"{s3_url[0]}: the store has not answered for 0.5 s" in caplog.text
+
+
+def test_credentials_that_are_found_are_not_announced(
+    s3_url: S3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    url, options = s3_url
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", options["key"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", options["secret"])
+    with caplog.at_level("INFO"):
+        Storage(url, options={"endpoint_url": options["endpoint_url"]}).list()
+    assert "credentials" not in caplog.text
 
 
 @pytest.mark.slow

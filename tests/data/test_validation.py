@@ -137,7 +137,10 @@ def test_all_faults_of_expectations_are_told():
         )
     rules = "rules: min, max, one_of, allow_missing"
     assert caught.value.faults == [
-        "validation.columns.txt: no such column, did you mean 'text'?",
+        (
+            "validation.columns.txt: txt is not read, did you mean 'text'? add it to "
+            "data.numeric or data.categorical"
+        ),
         f"validation.columns.age.mx is no rule for this column, did you mean 'max'? {rules}",
         "validation.columns.age.min='0': it must be a finite number",
         "validation.columns.age.max=nan: it must be a finite number",
@@ -212,7 +215,7 @@ def test_a_report_counts_shows_and_keeps_everything(tmp_path: Path):
     assert report.counts == {"the text is empty": 4, "column 'age': is above 120": 4}
     assert report.summary() == (
         "8 rows break the schema (4 x the text is empty, 4 x column 'age': is above 120), as "
-        "news.csv row 1: the text is empty; news.csv row 2: column 'age': 122 is above 120; "
+        "news.csv: row 1, the text is empty; news.csv: row 2, column 'age': 122 is above 120; "
         f"all are in {path}"
     )
     assert str(report.refusal()).endswith(
@@ -242,6 +245,18 @@ def test_a_report_without_rows_replaces_an_older_one(tmp_path: Path):
         pass
     assert report.rows == 0
     assert path.read_text() == "file,row,reason,text,label\n"
+
+
+def test_extra_columns_and_a_trial(tmp_path: Path):
+    path = tmp_path / "new" / "quarantine.csv"
+    report = Report(path, extra=["age"])
+    report.try_to_write()
+    assert not list(path.parent.iterdir())
+    with report:
+        report.add(breaking(1).assign(age="old"))
+    assert path.read_text().splitlines()[0] == "file,row,reason,text,label,age"
+    report.try_to_write()
+    assert pd.read_csv(path)["age"].tolist() == ["old"]
 
 
 def test_a_report_that_is_broken_off_leaves_what_was_there(tmp_path: Path):

@@ -61,6 +61,7 @@ def test_rows_are_clean_and_in_shuffled_order(
         "kept": 51,
         "breaches": 0,
         "dropped": {"empty text": 1, "missing label": 1},
+        "examples": {"empty text": 52, "missing label": 53},
         "repaired": 1,
         "clipped": 0,
     }
@@ -83,6 +84,7 @@ def test_what_breaks_the_schema_is_set_aside_with_its_place_and_reason(
     assert "2 cells where the header has 3" in breaches["reason"][1]
     assert "'old' is not a finite number" in breaches["reason"][2]
     assert breaches["text"].tolist() == ["odd", "ragged row", "no number"]
+    assert breaches["age"].tolist() == ["5", "", "old"]
     assert len(_rows(work)) == 5
     assert _summary(work)["breaches"] == 3
 

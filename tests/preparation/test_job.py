@@ -93,7 +93,7 @@ def test_nothing_is_done_twice(
     times = {file: file.stat().st_mtime_ns for file in out.rglob("*.*")}
     with caplog.at_level("INFO"):
         run_prepare(*CSV, f"data.path={path}")
-    assert "nothing to do" in caplog.text
+    assert "nothing to do (sizes were compared; action=verify reads every" in caplog.text
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*.*")} == times
     path.touch()  # another time, the same content
     run_prepare(*CSV, f"data.path={path}")
@@ -106,7 +106,7 @@ def test_another_dataset_is_replaced_only_when_told(
     path = write_csv("a.csv", ROWS, HEADER)
     out = run_prepare(*CSV, f"data.path={path}")
     before = _files(out)
-    with pytest.raises(DataError, match=r"other inputs or settings.*overwrite=true"):
+    with pytest.raises(DataError, match=r"settings \(shards\.rows=200 \(there 100\)\):.*=true"):
         run_prepare(*CSV, f"data.path={path}", "shards.rows=200")
     assert _files(out) == before
     run_prepare(*CSV, f"data.path={path}", "shards.rows=200", "overwrite=true")
@@ -121,7 +121,7 @@ def test_shards_without_a_manifest_are_not_mixed_with(
     path = write_csv("a.csv", ROWS, HEADER)
     out = run_prepare(*CSV, f"data.path={path}")
     (out / "manifest.json").unlink()
-    with pytest.raises(DataError, match=r"has shards of other.*overwrite=true"):
+    with pytest.raises(DataError, match=r"has shards but no manifest\.json: .*overwrite=true"):
         run_prepare(*CSV, f"data.path={path}", "shards.rows=200")
     run_prepare(*CSV, f"data.path={path}", "shards.rows=200", "overwrite=true")
     verify(Storage(out), read_manifest(Storage(out)), level="hash")
@@ -141,7 +141,8 @@ def test_rows_that_are_left_out_are_counted(
 ) -> None:
     rows = [*ROWS, ("no label", "", "", "x"), ("none again", "", "", "x")]
     run_prepare(*CSV, f"data.path={write_csv('a.csv', rows, HEADER)}")
-    assert "2 rows are left out: missing label" in caplog.text
+    assert "2 rows are left out: missing label, as " in caplog.text
+    assert "a.csv: row 301" in caplog.text
 
 
 def test_buckets_without_rows_do_no_harm(run_prepare: Prepare, write_csv: Write) -> None:
@@ -170,7 +171,21 @@ def test_bad_rows_can_be_set_aside(run_prepare: Prepare, write_csv: Write) -> No
     assert manifest.quarantined == 1
     assert sum(map(manifest.rows, manifest.shards)) == 300
     found = pd.read_csv(aside)
-    assert found[["row", "text"]].to_numpy().tolist() == [[301, "odd"]]
+    assert found[["row", "text", "age"]].to_numpy().tolist() == [[301, "odd", "old"]]
+
+
+def test_a_quarantine_that_cannot_be_written_is_noticed_before_any_reading(
+    run_prepare: Prepare, write_csv: Write, tmp_path: Path
+) -> None:
+    path = write_csv("a.csv", ROWS, HEADER)
+    for place, why in (
+        (path / "aside.csv", "a part of the path is a file"),
+        (tmp_path, "it is a folder, not a file"),
+        (Path("/proc/none/aside.csv"), "its folder cannot be made"),
+    ):
+        with pytest.raises(DataError, match=f"{place}: {why}"):
+            run_prepare(*CSV, f"data.path={path}", f"validation.quarantine={place}")
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
 
 
 def test_expectations_of_columns(run_prepare: Prepare, write_csv: Write) -> None:
@@ -182,6 +197,18 @@ def test_expectations_of_columns(run_prepare: Prepare, write_csv: Write) -> None
             "data.numeric=[age]",
             "validation.columns={age: {min: 0, max: 5}}",
         )
+    with pytest.raises(
+        ConfigError, match=r"age is not read: add it to data\.numeric or data\.c"
+    ):
+        run_prepare(*CSV, f"data.path={path}", "validation.columns={age: {min: 0}}")
+    other = write_csv("b.csv", ROWS, "headline,label,age,channel")
+    with pytest.raises(ConfigError, match="column of the text is called text here: write text"):
+        run_prepare(
+            *CSV,
+            f"data.path={other}",
+            "data.text=headline",
+            "validation.columns={headline: {min_chars: 3}}",
+        )
 
 
 def test_every_fault_of_the_options_is_told(run_prepare: Prepare, write_csv: Write) -> None:
@@ -191,7 +218,7 @@ def test_every_fault_of_the_options_is_told(run_prepare: Prepare, write_csv: Wri
     with pytest.raises(DataError, match=r"no column 'verdict'.*; .*'label'"):
         run_prepare(*CSV, f"data.path={path}", "data.label=verdict")
     with pytest.raises(ConfigError, match=r"storage_options\.secret would be recorded"):
-        run_prepare(*CSV, f"data.path={path}", "storage_options={secret: x}")
+        run_prepare(*CSV, f"data.path={path}", "+storage_options.secret=x")
     with pytest.raises(DataError, match="extra column 'id'"):
         run_prepare(
             *CSV,
@@ -206,5 +233,63 @@ def test_damage_is_noticed_by_verify(run_prepare: Prepare, write_csv: Write) -> 
     content = bytearray(shard.read_bytes())
     content[100] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(DataError, match=r"train/00001\.parquet"):
+    with pytest.raises(DataError, match=r"train/00001\.parquet.*again with overwrite=true"):
         run_prepare("action=verify")
+
+
+def _flip(out: Path) -> None:
+    shard = out / "train" / "00001.parquet"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+
+
+def _cut(out: Path) -> None:
+    for path in (out / "manifest.json", out / "val" / "00000.parquet"):
+        path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _flip,
+        _cut,
+        lambda out: (out / "train" / "00001.parquet").unlink(),
+        lambda out: (out / "manifest.json").unlink(),
+        lambda out: (out / "audit.json").write_text("{"),
+    ],
+    ids=["flipped", "cut", "shard", "manifest", "audit"],
+)
+def test_what_is_damaged_is_prepared_again_when_told(
+    damage: Callable[[Path], object], run_prepare: Prepare, write_csv: Write
+) -> None:
+    command = [*CSV, f"data.path={write_csv('a.csv', ROWS, HEADER)}"]
+    out = run_prepare(*command)
+    before = _files(out)
+    damage(out)
+    if damage is not _flip:  # which does not show by sizes
+        with pytest.raises(DataError, match="overwrite=true"):
+            run_prepare(*command)
+    run_prepare(*command, "overwrite=true")
+    assert _files(out) == before
+
+
+def test_what_is_whole_is_not_prepared_again(
+    run_prepare: Prepare, write_csv: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    command = [*CSV, f"data.path={write_csv('a.csv', ROWS, HEADER)}", "overwrite=true"]
+    run_prepare(*command)
+    with caplog.at_level("INFO"):
+        run_prepare(*command)
+    assert "nothing to do (every byte was read)" in caplog.text
+
+
+def test_a_stray_file_is_to_be_removed(run_prepare: Prepare, write_csv: Write) -> None:
+    command = [*CSV, f"data.path={write_csv('a.csv', ROWS, HEADER)}"]
+    out = run_prepare(*command)
+    (out / "train" / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"train/notes\.txt is no file of this dataset; remove"):
+        run_prepare(*command)
+    with pytest.raises(DataError, match=r"train/notes\.txt would stand among the shards"):
+        run_prepare(*command, "overwrite=true", "seed=1")
+    assert (out / "manifest.json").exists()

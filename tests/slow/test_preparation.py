@@ -145,6 +145,16 @@ def test_a_full_disk_is_one_line_and_with_room_it_goes_on(
     assert _files(tmp_path / "prepared") == undisturbed
 
 
+@pytest.mark.usefixtures("small_disk")
+@pytest.mark.parametrize("small_disk", ["300k"], indirect=True)
+def test_a_result_without_room_is_one_line_and_workers_leave_nothing(tmp_path: Path) -> None:
+    process = _start(tmp_path, out="small/prepared")
+    shown = process.communicate(timeout=200)[0]
+    assert process.returncode == 1
+    assert "the disk is full" in shown.splitlines()[-1]
+    assert "leaked" not in shown
+
+
 def test_a_bucket_gets_the_same_dataset_and_trains(
     tmp_path: Path, undisturbed: dict[str, bytes], s3_url: tuple[str, dict[str, Any]]
 ) -> None:

@@ -157,7 +157,7 @@ def test_one_rank_then_two_then_one(write_prepared: Write, data: Path, tmp_path:
     second = place.run("resume=auto", ranks=2, stop=6)
     assert second.returncode != 0
     assert "SIGTERM received: saved step 6" in second.stderr
-    assert "resuming on 2 processes; before, there were 1" in second.stdout + second.stderr
+    assert "resuming with processes: 2; before: 1" in second.stdout + second.stderr
     assert state(place) == state(place) | {"epoch": 0, "left": [[6, 21], [26, 40]]}
     third = place.run("resume=auto", ranks=1)
     assert third.returncode == 0, third.stderr
@@ -211,7 +211,7 @@ def test_a_step_limit_is_refused_on_other_ranks(data: Path, tmp_path: Path):
     assert place.run(limit, ranks=1, stop=3).returncode == 143
     refused = place.run(limit, "resume=auto", ranks=2)
     assert refused.returncode != 0
-    assert "counts the steps of 1 processes: resume on as many" in refused.stderr
+    assert "counts the steps of 1 process: resume on as many" in refused.stderr
     assert place.run(limit, "resume=auto", ranks=1).returncode == 0
 
 

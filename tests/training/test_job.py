@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from safetensors.torch import load_file
 
 from fakenews.config import TARGETS, register_resolvers
 from fakenews.data.dataset import Dataset
+from fakenews.data.shards import read_manifest, write_manifest
+from fakenews.data.storage import Storage
 from fakenews.errors import (
     ConfigError,
     EncoderError,
@@ -219,10 +222,8 @@ def test_columns_of_a_prepared_dataset_may_be_left_out(job: Job, shards: list[st
 def test_a_dataset_that_was_prepared_without_columns_has_no_features_of_its_own(
     job: Job, shards: list[str], tmp_path: Path
 ):
-    path = tmp_path / "prepared" / "manifest.json"
-    path.write_text(
-        json.dumps(json.loads(path.read_text()) | {"numeric": [], "categorical": []})
-    )
+    storage = Storage(tmp_path / "prepared")
+    write_manifest(storage, replace(read_manifest(storage), numeric=[], categorical=[]))
     with pytest.raises(ConfigError, match="there are no tabular features: choose"):
         job(*shards, "model=tabular", "features=none")
 

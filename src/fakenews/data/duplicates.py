@@ -10,14 +10,17 @@ import hashlib
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    import duckdb
 
 # N texts, G bands
 
@@ -63,6 +66,9 @@ def duplicate_groups(
     sketches = sketch(texts, threshold=threshold, num_perm=num_perm, seed=seed, progress=True)
     groups: NDArray[np.int64] = sketches["key"].to_numpy().copy()
     if threshold < 1 and len(texts):
+        # Imported here: a training on shards needs no database.
+        import duckdb
+
         with duckdb.connect() as database:
             database.register("sketch", sketches)
             group_sketches(database, threshold=threshold)
@@ -121,7 +127,7 @@ def sketch(
     )
 
 
-def group_sketches(database: duckdb.DuckDBPyConnection, *, threshold: float) -> None:
+def group_sketches(database: "duckdb.DuckDBPyConnection", *, threshold: float) -> None:
     """Join near duplicates to groups, inside a database.
 
     Reads the table or view ``sketch`` (see the function), which may have the same text
@@ -163,7 +169,7 @@ def group_sketches(database: duckdb.DuckDBPyConnection, *, threshold: float) -> 
     _join_components(database)
 
 
-def _join_components(database: duckdb.DuckDBPyConnection) -> None:
+def _join_components(database: "duckdb.DuckDBPyConnection") -> None:
     """From pairs ``edge`` (a < b) to ``duplicate_group``.
 
     Alternates large-star and small-star operations (Kiveris et al., 2014, "Connected

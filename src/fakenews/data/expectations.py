@@ -28,20 +28,29 @@ _RULES = {
 }
 
 
-def expectation_faults(rules: Mapping[str, Any], kinds: Mapping[str, str]) -> Iterator[str]:
+def expectation_faults(
+    rules: Mapping[str, Any], kinds: Mapping[str, str], called: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """What is wrong with expectations.
 
     Args:
         rules: The expectations.
         kinds: Column -> `text`, `label`, `numeric` or `categorical`.
+        called: Name in the file -> name in `kinds`, where they differ.
 
     Yields:
-        A message for each unknown column, unknown rule and impossible value.
+        A message for each column that is not read, unknown rule and impossible value.
     """
     for column, wanted in rules.items():
         place = f"validation.columns.{column}"
-        if column not in kinds:
-            yield f"{place}: no such column{near(str(column), list(kinds))}"
+        if column not in kinds and column in (called or {}):
+            name = (called or {})[column]
+            yield f"{place}: the column of the {name} is called {name} here: write {name}"
+        elif column not in kinds:
+            yield (
+                f"{place}: {column} is not read{near(str(column), list(kinds)) or ':'} add it "
+                "to data.numeric or data.categorical"
+            )
         elif wanted is not None and not isinstance(wanted, Mapping):
             yield f"{place}={wanted!r}: write rules, as in {{min: 0, max: 120}}"
         else:

@@ -5,6 +5,7 @@ A file appears whole or not at all: object stores promise it, and elsewhere a dr
 the place is renamed.
 """
 
+import logging
 import os
 import re
 import secrets
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from fakenews.data.storage_errors import bucket_missing, hide
-from fakenews.errors import ConfigError
+from fakenews.errors import ConfigError, DataError
 
 LOCAL = ("", "file", "local")
 """The protocols of this machine."""
@@ -30,11 +31,12 @@ _BLOCK = 8 << 20
 _PART = 16 << 20  # of an upload; S3 takes up to 10,000
 _PARTS_AT_ONCE = 4
 
-# Seconds to connect, and without a byte. s3fs' own retries would multiply with those of
-# `Storage` and of the client, whose second attempt spares a large upload a new start.
+# Seconds to connect, and without a byte: with the second attempt, a store that says nothing
+# is given up after about 40. s3fs' own retries would multiply with those of `Storage` and
+# of the client, whose second attempt spares a large upload a new start.
 _S3_CONFIG = {
     "connect_timeout": 5,
-    "read_timeout": 30,
+    "read_timeout": 20,
     "retries": {"total_max_attempts": 2, "mode": "standard"},
 }
 
@@ -225,7 +227,12 @@ def _draft_name(name: str) -> str:
 @contextmanager
 def _drafted(target: Path) -> Iterator[BinaryIO]:
     """A file beside the target that takes its place when all went well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:  # as in /proc
+        raise DataError(
+            f"{target.parent}: the folder cannot be made: choose another place"
+        ) from None
     draft = target.with_name(_draft_name(target.name))
     try:
         with draft.open("wb") as file:
@@ -267,13 +274,27 @@ def _check(url: str, name: str) -> None:
             "or another protocol of fsspec"
         ) from None
     except ImportError as error:
-        s3 = "needs the package s3fs: pip install 'fakenews[s3]'"
-        raise ConfigError(f"{public(url)}: {s3 if name in S3 else error}") from None
+        raise ConfigError(f"{public(url)}: {_needed(name) or error}") from None
+
+
+def _needed(name: str) -> str | None:
+    """Which package a protocol needs; None if it is not one of its own."""
+    from fsspec.registry import known_implementations  # type: ignore[import-untyped]
+
+    if name in S3:
+        return "needs the package s3fs: pip install 'fakenews[s3]'"
+    package = known_implementations.get(name, {}).get("class", "").partition(".")[0]
+    if package in ("", "fsspec"):
+        return None
+    return f"needs the package {package}: pip install {package}"
 
 
 def _connect(url: str, name: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
+    # Which credentials are found, they say at each start.
+    for library in ("botocore", "aiobotocore"):
+        logging.getLogger(f"{library}.credentials").setLevel(logging.WARNING)
     # Not shared with others, and listings are not remembered: files come and go.
     wanted = {"use_listings_cache": False, "skip_instance_cache": True, **options}
     if name in S3:
@@ -283,10 +304,18 @@ def _connect(url: str, name: str, options: Mapping[str, Any]) -> tuple[Any, str]
         fs, root = url_to_fs(url, **wanted)
         if name in S3:
             fs.retries = 1
-            fs.connect()
+            _prepare_client(fs.connect())
     except (TypeError, ValueError, KeyError) as error:
         reason = hide(next(iter(str(error).splitlines()), repr(error))[:200], options)
         raise ConfigError(
             f"{public(url)}: a storage option is wrong ({reason}): mend it"
         ) from error
     return fs, str(root)
+
+
+def _prepare_client(client: Any) -> None:
+    """Settings that s3fs does not hand on."""
+    from botocore.handlers import add_expect_header  # type: ignore[import-untyped]
+
+    # To be asked before an upload is a wait that no timeout ends.
+    client.meta.events.unregister("before-call.s3", add_expect_header)

@@ -210,7 +210,8 @@ def load(
     if empty := [split for split in needed if not manifest.rows(split)]:
         raise DataError(
             f"{storage.url} has no rows of {', '.join(empty)}: prepare it again with shares "
-            "for these splits" + ("; or add test=false" if empty == ["test"] else "")
+            "for these splits and overwrite=true"
+            + ("; or add test=false" if empty == ["test"] else "")
         )
     # Every rank reads the same files: that one of them reads every byte is enough.
     main = is_main_process()
@@ -218,23 +219,29 @@ def load(
     return PreparedDataset(
         storage=storage,
         prepared=manifest,
-        audit=_read_audit(storage),
+        audit=read_audit(storage),
         numeric=numeric,
         categorical=categorical,
         evaluation_rows=evaluation_rows,
     )
 
 
-def _read_audit(storage: Storage) -> Audit:
+def read_audit(storage: Storage) -> Audit:
+    """The audit of a prepared dataset.
+
+    Raises:
+        DataError: It is missing or damaged, or cannot be read.
+    """
     try:
         return Audit.from_json(json.loads(storage.read_bytes(AUDIT)))
     except ValueError as error:
         fault = str(error)
     except DataError as error:
-        if storage.size(AUDIT) is None:
-            raise
-        fault = str(error)
-    raise DataError(f"{storage.url}/{AUDIT} is damaged ({fault}): restore it, or prepare again")
+        fault = str(error) if storage.size(AUDIT) is not None else "it is missing"
+    raise DataError(
+        f"{storage.url}/{AUDIT} is damaged ({fault}): restore it, or prepare again with "
+        "overwrite=true"
+    )
 
 
 def _chosen(kind: str, wanted: Sequence[str] | None, prepared: Sequence[str]) -> list[str]:
@@ -243,7 +250,8 @@ def _chosen(kind: str, wanted: Sequence[str] | None, prepared: Sequence[str]) ->
     if missing := [name for name in wanted if name not in prepared]:
         raise ConfigError(
             f"data.{kind} names {', '.join(missing)}, and the dataset was prepared with "
-            f"{', '.join(prepared) or 'none'}: prepare it again with data.{kind}"
+            f"{', '.join(prepared) or 'none'}: prepare it again with data.{kind} "
+            "and overwrite=true"
         )
     return list(wanted)
 
@@ -255,7 +263,8 @@ def _cleaning(storage: Storage, settings: Mapping[str, Any]) -> Cleaning:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{storage.url}: the manifest's settings have no usable {error}: prepare again"
+            f"{storage.url}: the manifest's settings have no usable {error}: prepare again "
+            "with overwrite=true"
         ) from error
 
 

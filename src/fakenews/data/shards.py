@@ -4,14 +4,14 @@
     ROOT/audit.json
     ROOT/{train,val,test}/00000.parquet ...
 
-The manifest is written last: a folder with one is whole, or says what is missing.
+The manifest is written last: a folder with one is whole, or says what is missing. It has
+the SHA-256 of its own content, so one that was edited is refused.
 """
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from fakenews.data.manifest_fields import FIELDS, object_faults
 from fakenews.data.storage import Storage
 from fakenews.errors import DataError
 
@@ -31,6 +32,7 @@ SPLITS = ("train", "val", "test")
 
 _READERS = 4  # enough to keep a disk or a connection busy
 _FAULTS_SHOWN = 5
+_AGAIN = "prepare again with overwrite=true"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +134,9 @@ class Manifest:
         if data.get("format") != FORMAT:
             raise DataError(
                 f"its format is {data.get('format')!r}, and this version reads {FORMAT}: "
-                "prepare again, or use the version that made it"
+                f"{_AGAIN}, or use the version that made it"
             )
-        if faults := list(_object_faults(data, _FIELDS, "")):
+        if faults := list(object_faults(data, FIELDS, "")):
             raise DataError(faults)
         content = {name: value for name, value in data.items() if name != "format"}
         content["shards"] = {
@@ -154,17 +156,29 @@ def read_manifest(storage: Storage) -> Manifest:
         DataError: There is none, it is damaged or of another format, or it cannot be read.
     """
     if storage.size(MANIFEST) is None:
+        if any(storage.list(split) for split in SPLITS):
+            raise DataError(
+                f"{storage.url} has shards but no {MANIFEST}: it was interrupted, and "
+                f"the same command goes on, or the file was deleted: restore it, or {_AGAIN}"
+            )
         raise DataError(
-            f"{storage.url} has no {MANIFEST}: it is no prepared dataset, or preparing it was "
-            f"interrupted; run scripts/prepare.py with out={storage.url} (again)"
+            f"{storage.url} has no {MANIFEST}: it is no prepared dataset; make one by "
+            f"scripts/prepare.py with out={storage.url}"
         )
     content = storage.read_bytes(MANIFEST)
     try:
         data = json.loads(content, parse_constant=_refuse_constant)
     except ValueError as error:  # also of bytes that are no UTF-8
         raise DataError(
-            f"{storage.url}/{MANIFEST} is damaged ({error}): restore it, or prepare again"
+            f"{storage.url}/{MANIFEST} is damaged ({error}): restore it, or {_AGAIN}"
         ) from error
+    if isinstance(data, dict) and data.get("format") == FORMAT:
+        digest = data.pop("sha256", None)
+        if digest != _digest(data):
+            raise DataError(
+                f"{storage.url}/{MANIFEST} was changed after it was written (its sha256 "
+                f"differs): restore it, or {_AGAIN}"
+            )
     try:
         return Manifest.from_json(data)
     except DataError as error:
@@ -180,12 +194,20 @@ def write_manifest(storage: Storage, manifest: Manifest) -> None:
         ValueError: A number is not finite, which JSON cannot write.
         DataError: It contradicts itself, or cannot be written.
     """
-    text = json.dumps(
-        manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False, sort_keys=True
-    )
+    content = manifest.to_json()
+    digest = _digest(content)
     # What could not be read again must not be written.
-    Manifest.from_json(json.loads(text))
+    Manifest.from_json(json.loads(json.dumps(content)))
+    text = json.dumps(
+        {**content, "sha256": digest}, indent=2, ensure_ascii=False, sort_keys=True
+    )
     storage.write_bytes(MANIFEST, f"{text}\n".encode())
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON, however it is laid out."""
+    canonical = json.dumps(content, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def verify(
@@ -205,7 +227,8 @@ def verify(
 
     Raises:
         DataError: A shard is missing, of another size or content, or a split's folder has
-            a file that is none of the shards; the first faults, and how many there are.
+            a file that is none of the shards and is not hidden; the first faults, how many
+            there are, and what to do.
     """
     expected = {
         shard.path: shard
@@ -213,7 +236,6 @@ def verify(
     }
     found = {path: size for split in SPLITS for path, size in storage.list(split).items()}
     faults = {path: "is missing" for path in expected if path not in found}
-    faults |= {path: "is no file of this dataset" for path in found if path not in expected}
     faults |= {
         path: f"has {found[path]:,} bytes, not {shard.bytes:,}"
         for path, shard in expected.items()
@@ -222,15 +244,24 @@ def verify(
     if level == "hash":
         sound = [shard for path, shard in expected.items() if path not in faults]
         faults |= _changed(storage, sound, progress=progress)
-    if faults:
+    strays = {path for path in found if path not in expected and not _hidden(path)}
+    if faults or strays:
+        remedies = [f"restore the damaged files, or {_AGAIN}"] if faults else []
+        remedies += ["remove what is no file of it"] if strays else []
+        faults |= dict.fromkeys(strays, "is no file of this dataset")
         shown = [f"{path} {fault}" for path, fault in sorted(faults.items())]
         more = len(shown) - _FAULTS_SHOWN
         raise DataError(
             f"{storage.url} is not the dataset of its {MANIFEST}: "
             + ", ".join(shown[:_FAULTS_SHOWN])
             + (f" and {more:,} more" if more > 0 else "")
-            + "; restore the files, or prepare again"
+            + f"; {', and '.join(remedies)}"
         )
+
+
+def _hidden(path: str) -> bool:
+    """Whether it is a file that a system leaves everywhere, as .DS_Store."""
+    return path.rpartition("/")[2].startswith(".")
 
 
 def _changed(storage: Storage, shards: list[Shard], *, progress: bool) -> dict[str, str]:
@@ -278,123 +309,3 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
             )
         if unknown := manifest.counts.get(split, {}).keys() - set(manifest.classes):
             yield f"counts.{split}: {sorted(unknown)} are not in classes"
-
-
-# A test of a value, and what it expects in words.
-_Test = tuple[Callable[[Any], bool], str]
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_hash(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
-
-
-def _is_texts(value: Any) -> bool:
-    return (
-        isinstance(value, list) and all(map(_is_text, value)) and len(set(value)) == len(value)
-    )
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    )
-
-
-def _mapping_of(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(map(test, value.values()))
-
-
-def _list_of(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(test, value))
-
-
-def _fits(tests: Mapping[str, _Test]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and not any(_object_faults(value, tests, ""))
-
-
-def _or_none(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or test(value)
-
-
-_COUNT: _Test = (_is_count, "a whole number of at least 0")
-_TEXT: _Test = (_is_text, "a string")
-_TEXTS: _Test = (_is_texts, "a list of different strings")
-_HASH: _Test = (_is_hash, "a SHA-256 of 64 hexadecimal digits")
-_COUNTS: _Test = (_mapping_of(_is_count), "an object of whole numbers of at least 0")
-_NUMBERS: _Test = (_mapping_of(_is_number), "an object of finite numbers")
-
-_SHARD: dict[str, _Test] = {
-    "path": _TEXT,
-    "rows": _COUNT,
-    "row_groups": (_list_of(_is_count), "a list of whole numbers of at least 0"),
-    "bytes": _COUNT,
-    "sha256": _HASH,
-}
-_TOKENIZER: dict[str, _Test] = {"sha256": _HASH, "max_length": _COUNT}
-_ENTITIES: dict[str, _Test] = {
-    "model": _TEXT,
-    "version": _TEXT,
-    "spacy_version": _TEXT,
-    "labels": _TEXTS,
-}
-_STATISTICS: dict[str, _Test] = {
-    "mean": _NUMBERS,
-    "scale": _NUMBERS,
-    "missing": _TEXTS,
-    "categories": (_mapping_of(_is_texts), "an object of lists of different strings"),
-}
-_FIELDS: dict[str, _Test] = {
-    "format": _COUNT,
-    "fingerprint": _HASH,
-    "inputs": (_list_of(_is_object), "a list of objects"),
-    "settings": (_is_object, "an object"),
-    "classes": _TEXTS,
-    "positive": _TEXT,
-    "numeric": _TEXTS,
-    "categorical": _TEXTS,
-    "counts": (
-        lambda value: _mapping_of(_mapping_of(_is_count))(value) and value.keys() <= {*SPLITS},
-        "an object of train, val and test, each an object of counts",
-    ),
-    "dropped": _COUNTS,
-    "quarantined": _COUNT,
-    "repaired": _COUNT,
-    "clipped": _COUNT,
-    "tokenizer": (_or_none(_fits(_TOKENIZER)), "null, or an object of sha256 and max_length"),
-    "entities": (
-        _or_none(_fits(_ENTITIES)),
-        "null, or an object of model, version, spacy_version and labels",
-    ),
-    "statistics": (_fits(_STATISTICS), "an object of mean, scale, missing and categories"),
-    "shards": (
-        lambda value: _mapping_of(_list_of(_fits(_SHARD)))(value) and value.keys() <= {*SPLITS},
-        "an object of train, val and test, each a list of shards",
-    ),
-    "versions": (_mapping_of(_is_text), "an object of strings"),
-    "commit": (_or_none(_is_text), "null or a string"),
-}
-
-
-def _object_faults(
-    data: Mapping[str, Any], tests: Mapping[str, _Test], path: str
-) -> Iterator[str]:
-    for name in data:
-        if name not in tests:
-            yield f"{path}{name}: unknown field"
-    for name, (test, expected) in tests.items():
-        if name not in data:
-            yield f"{path}{name}: missing"
-        elif not test(data[name]):
-            yield f"{path}{name}: must be {expected}"

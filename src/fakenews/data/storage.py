@@ -7,10 +7,13 @@ failure is a `DataError` of one line.
 import builtins
 import hashlib
 import io
+import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import Timer
 from typing import Any, BinaryIO, TypeVar, cast
 
 from fakenews.data.filesystems import (
@@ -26,6 +29,9 @@ from fakenews.errors import ConfigError, DataError
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
+_TRIAL = ".trial"
 _BLOCK = 8 << 20
 _BUFFER = 1 << 20
 
@@ -33,6 +39,7 @@ _BUFFER = 1 << 20
 _FIRST_PATIENCE = 5.0
 _PATIENCE = 60.0
 _LONGEST_WAIT = 8.0
+_SILENCE = 10.0
 
 
 class Storage:
@@ -43,7 +50,8 @@ class Storage:
     Args:
         url: A path, or a URL of any protocol that fsspec knows (``s3://BUCKET/PREFIX``).
         options: Storage options of that protocol (``endpoint_url``, ``profile``, ``anon``,
-            ...). Without them, S3 credentials come from the usual environment and profiles.
+            ...); None is as if not given. Without them, S3 credentials come from the usual
+            environment and profiles.
 
     Attributes:
         url: The folder without credentials and final slash, for messages.
@@ -56,7 +64,9 @@ class Storage:
 
     def __init__(self, url: str | Path, *, options: Mapping[str, Any] | None = None) -> None:
         given = os.fspath(url)
-        self._given, self._options = given, dict(options or {})
+        self._given = given
+        # A configuration names options that are not set, as null.
+        self._options = {k: v for k, v in (options or {}).items() if v is not None}
         self.is_local = protocol(given) in LOCAL
         self._answered = False
         self._files: LocalFolder | RemoteFolder
@@ -129,6 +139,19 @@ class Storage:
         except OSError as error:
             raise DataError(f"{local}: {explain(error, local=True)}") from error
         self._attempt(path, lambda: self._files.publish(local, key))
+
+    def try_to_write(self) -> None:
+        """Write a file and delete it, to notice before long work that it has no place.
+
+        Raises:
+            DataError: Nothing can be written.
+        """
+
+        def action() -> None:
+            self._files.write(_TRIAL, b"")
+            self._files.delete(_TRIAL)
+
+        self._attempt("", action)
 
     def discard_drafts(self) -> None:
         """Remove what killed processes left half-written; nobody may be writing now.
@@ -206,7 +229,8 @@ class Storage:
         started, wait = time.monotonic(), 0.2
         while True:
             try:
-                result = action()
+                with nullcontext() if self.is_local or self._answered else _told(self.url):
+                    result = action()
             except (ConfigError, DataError, TypeError, AttributeError, AssertionError):
                 raise
             # Each library behind fsspec has errors of its own.
@@ -222,6 +246,22 @@ class Storage:
             else:
                 self._answered = True
                 return result
+
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    """Say so if the block waits for long."""
+    waiting = Timer(
+        _SILENCE,
+        log.warning,
+        ("%s: the store has not answered for %g s; waiting some more", url, _SILENCE),
+    )
+    waiting.daemon = True
+    waiting.start()
+    try:
+        yield
+    finally:
+        waiting.cancel()
 
 
 class _Reader(io.RawIOBase):

@@ -115,7 +115,9 @@ def _by_kind(error: BaseException, *, local: bool) -> str:
         found = "permission denied: change the permissions, or choose another place"
     elif isinstance(error, PermissionError):
         found = _ACCESS
-    elif any(re.search("Credential|ProfileNotFound|SSO|TokenRetrieval", n) for n in names):
+    elif "ProfileNotFound" in names:
+        found = f"{reason}: mend AWS_PROFILE, or the storage option profile"
+    elif any(re.search("Credential|SSO|TokenRetrieval", n) for n in names):
         found = (
             f"no credentials ({reason}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
             "AWS_PROFILE, or the storage option anon=true for a public bucket"

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ FAILURES = ("row", "column", "check", "value", "reason")
 """The columns of what `RowSchema.check` finds."""
 
 REPORTED = ("file", "row", "reason", "text", "label")
-"""The columns of a report file."""
+"""The columns of every report file; extra columns follow."""
 
 _SHORT = 40  # characters of a value that are shown
 _BATCH_ROWS = 8192
@@ -79,6 +79,8 @@ class RowSchema:
         categorical: Extra columns of strings.
         classes: Allowed labels; None for any.
         expectations: Column -> rules.
+        called: Names of the text and the label column in a file -> `text`, `label`; for
+            messages.
 
     Raises:
         ConfigError: With every unknown column, unknown rule and impossible value.
@@ -91,11 +93,12 @@ class RowSchema:
         categorical: Sequence[str] = (),
         classes: Sequence[str] | None = None,
         expectations: Expectations | None = None,
+        called: Mapping[str, str] | None = None,
     ) -> None:
         kinds = {"text": "text", "label": "label"}
         kinds |= dict.fromkeys(numeric, "numeric") | dict.fromkeys(categorical, "categorical")
         rules = expectations or {}
-        if faults := list(expectation_faults(rules, kinds)):
+        if faults := list(expectation_faults(rules, kinds, called)):
             raise ConfigError(faults)
         self._kinds, self._classes = kinds, classes
         self._rules = {
@@ -213,14 +216,16 @@ def reason(*, column: str, check: str, value: str) -> str:
 class Report:
     """Rows that cannot be used: counted by reason, the first kept, all written to a file.
 
-    To be used in a ``with`` statement. The file (CSV with the columns `REPORTED`) appears
-    when it ends without an error, also if there is no row.
+    To be used in a ``with`` statement. The file (CSV) appears when it ends without an error,
+    also if there is no row.
 
     Args:
         path: The file; None writes none.
+        extra: Columns that rows have beside `REPORTED`.
         examples: How many rows are kept for the summary.
 
     Attributes:
+        columns: Those of the file.
         rows: Rows so far.
         counts: Reason, without the value -> rows.
         examples: File, row and reason of the first ones.
@@ -229,7 +234,10 @@ class Report:
         DataError: The file cannot be written.
     """
 
-    def __init__(self, path: str | Path | None, *, examples: int = 3) -> None:
+    def __init__(
+        self, path: str | Path | None, *, extra: Sequence[str] = (), examples: int = 3
+    ) -> None:
+        self.columns = (*REPORTED, *extra)
         self.rows = 0
         self.counts: Counter[str] = Counter()
         self.examples: list[tuple[str, int, str]] = []
@@ -261,11 +269,22 @@ class Report:
         else:
             self._remove()
 
+    def try_to_write(self) -> None:
+        """Notice before long work that the file has no place; one that is there stays.
+
+        Raises:
+            DataError: It cannot be written.
+        """
+        if self._path is not None and self._path.is_dir():
+            raise DataError(f"{self._path}: it is a folder, not a file: mend the path")
+        self.__enter__()
+        self._remove()
+
     def add(self, rows: pd.DataFrame) -> None:
         """Add rows.
 
         Args:
-            rows: With the columns `REPORTED`; a row once, its reasons joined by ``; ``.
+            rows: With the columns of the file; a row once, its reasons joined by ``; ``.
 
         Raises:
             DataError: They cannot be written.
@@ -277,16 +296,16 @@ class Report:
             self.examples.append((str(row.file), int(str(row.row)), str(row.reason)))
         file = self._file
         if file is not None:
-            self._write(lambda: rows[[*REPORTED]].to_csv(file, header=False, index=False))
+            self._write(lambda: rows[[*self.columns]].to_csv(file, header=False, index=False))
 
     def add_table(self, path: Path) -> None:
-        """Add the rows of a Parquet file with the columns `REPORTED`, in bounded memory.
+        """Add the rows of a Parquet file with the columns of the file, in bounded memory.
 
         Raises:
             DataError: They cannot be written.
         """
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_BATCH_ROWS, columns=[*REPORTED]):
+            for batch in file.iter_batches(_BATCH_ROWS, columns=[*self.columns]):
                 self.add(batch.to_pandas())
 
     def summary(self) -> str:
@@ -295,7 +314,7 @@ class Report:
         if len(self.counts) > 5:
             reasons.append(f"{len(self.counts) - 5} more reasons")
         rows = "row breaks" if self.rows == 1 else "rows break"
-        first = "; ".join(f"{file} row {row}: {why}" for file, row, why in self.examples)
+        first = "; ".join(f"{file}: row {row}, {why}" for file, row, why in self.examples)
         all_of_them = "" if self._path is None else f"; all are in {self._path}"
         return (
             f"{self.rows:,} {rows} the schema ({', '.join(reasons)}), as {first}{all_of_them}"
@@ -312,7 +331,7 @@ class Report:
         draft.parent.mkdir(parents=True, exist_ok=True)
         # Half a surrogate pair has no UTF-8, and no rows may be lost over it.
         self._file = draft.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-        csv.writer(self._file, lineterminator="\n").writerow(REPORTED)
+        csv.writer(self._file, lineterminator="\n").writerow(self.columns)
 
     def _finish(self) -> None:
         assert self._file is not None  # noqa: S101 as are the next two
@@ -335,6 +354,11 @@ class Report:
     def _write(self, action: Callable[[], object]) -> None:
         try:
             action()
+        except FileNotFoundError as error:  # as in /proc
+            self._remove()
+            raise DataError(
+                f"{self._path}: its folder cannot be made: choose another place"
+            ) from error
         except OSError as error:
             self._remove()
             raise DataError(f"{self._path}: {explain(error, local=True)}") from error

@@ -14,8 +14,10 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
-from threading import Thread
+from threading import RLock, Thread
 from typing import Any, Literal, Protocol, TypeVar
+
+from tqdm import tqdm
 
 from fakenews.bounds import PositiveCount
 from fakenews.errors import ConfigError, DataError, FakeNewsError
@@ -67,6 +69,8 @@ def _follow_parent() -> None:
     # Ctrl-C reaches all processes of a terminal; one of them should answer.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Its own would be a semaphore of the system, which a worker that is stopped leaks.
+    tqdm.set_lock(RLock())
     Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -5,9 +5,7 @@ memory ends. Splits are drawn by duplicate group, stratified by class, from the 
 hashes: the order and the cutting of the input do not matter.
 """
 
-from typing import Any
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from fakenews.data.duplicates import group_sketches
 from fakenews.data.manifest import write_json
@@ -15,6 +13,9 @@ from fakenews.data.sources import classes_of
 from fakenews.errors import DataError
 from fakenews.preparation.recipe import Recipe
 from fakenews.preparation.work import Work, drafted, told
+
+if TYPE_CHECKING:
+    import duckdb
 
 REPEATED = "training row repeats a validation or test row"
 """Why an official training row is left out."""
@@ -41,6 +42,8 @@ def assign(work: Work, *, memory: str) -> dict[str, Any]:
     Raises:
         DataError: The table has no two usable classes, a split lacks one, or the disk is full.
     """
+    import duckdb
+
     recipe = work.recipe()
     with told(work.path), _database(work, memory) as database:
         try:
@@ -53,7 +56,9 @@ def assign(work: Work, *, memory: str) -> dict[str, Any]:
             ) from error
 
 
-def _database(work: Work, memory: str) -> duckdb.DuckDBPyConnection:
+def _database(work: Work, memory: str) -> "duckdb.DuckDBPyConnection":
+    import duckdb
+
     work.database.mkdir(parents=True, exist_ok=True)
     return duckdb.connect(
         config={
@@ -64,7 +69,9 @@ def _database(work: Work, memory: str) -> duckdb.DuckDBPyConnection:
     )
 
 
-def _assign(database: duckdb.DuckDBPyConnection, work: Work, recipe: Recipe) -> dict[str, Any]:
+def _assign(
+    database: "duckdb.DuckDBPyConnection", work: Work, recipe: Recipe
+) -> dict[str, Any]:
     labels = dict(_rows(database, "SELECT label, count(*) FROM sketch GROUP BY label"))
     classes, positive = classes_of(labels, recipe.positive)
     if recipe.near_duplicates < 1:
@@ -101,7 +108,7 @@ def _assign(database: duckdb.DuckDBPyConnection, work: Work, recipe: Recipe) -> 
     return facts
 
 
-def _draw(database: duckdb.DuckDBPyConnection, recipe: Recipe) -> None:
+def _draw(database: "duckdb.DuckDBPyConnection", recipe: Recipe) -> None:
     """Make `drawn`: the split of the rows of each group and role."""
     roles = {row[0] for row in _rows(database, "SELECT DISTINCT role FROM line")}
     val = 0.0 if "val" in roles else recipe.val_size
@@ -138,7 +145,7 @@ def _draw(database: duckdb.DuckDBPyConnection, recipe: Recipe) -> None:
 
 
 def _counts(
-    database: duckdb.DuckDBPyConnection, classes: list[str]
+    database: "duckdb.DuckDBPyConnection", classes: list[str]
 ) -> dict[str, dict[str, int]]:
     found = {
         (split, label): n
@@ -170,7 +177,7 @@ def _missing(
     ]
 
 
-def _categories(database: duckdb.DuckDBPyConnection, name: str) -> list[str]:
+def _categories(database: "duckdb.DuckDBPyConnection", name: str) -> list[str]:
     """The most frequent values of a column among the training rows."""
     column = '"column ' + name.replace('"', '""') + '"'
     return [
@@ -185,7 +192,7 @@ def _categories(database: duckdb.DuckDBPyConnection, name: str) -> list[str]:
     ]
 
 
-def _duplicates(database: duckdb.DuckDBPyConnection) -> dict[str, int]:
+def _duplicates(database: "duckdb.DuckDBPyConnection") -> dict[str, int]:
     """What the audit says of repeats, over all rows."""
     names = (
         "rows",
@@ -211,9 +218,9 @@ def _duplicates(database: duckdb.DuckDBPyConnection) -> dict[str, int]:
     return {name: int(value) for name, value in zip(names, row, strict=True)}
 
 
-def _rows(database: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:
+def _rows(database: "duckdb.DuckDBPyConnection", query: str) -> list[tuple[Any, ...]]:
     return database.execute(query).fetchall()
 
 
-def _one(database: duckdb.DuckDBPyConnection, query: str) -> Any:
+def _one(database: "duckdb.DuckDBPyConnection", query: str) -> Any:
     return _rows(database, query)[0][0]

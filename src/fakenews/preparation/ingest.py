@@ -22,7 +22,7 @@ from fakenews.data.cleaning import Cleaning
 from fakenews.data.duplicates import sketch, stable_hash
 from fakenews.data.formats import open_source
 from fakenews.data.manifest import write_json
-from fakenews.data.validation import RowSchema
+from fakenews.data.validation import REPORTED, RowSchema
 from fakenews.errors import DataError
 from fakenews.preparation.recipe import InputFile, Recipe
 from fakenews.preparation.work import Work, drafted, read_json, told
@@ -143,11 +143,18 @@ def digest(chunk: RawChunk) -> int:
         "kept": len(kept),
         "breaches": int(breaches["row"].nunique()),
         "dropped": dict(Counter(dropped[dropped != ""].tolist())),
+        # The first row of each reason, to be told.
+        "examples": {
+            why: chunk.rows[place]
+            for why in dropped.unique().tolist()
+            if why
+            for place in [int(legible.index[dropped == why][0])]
+        },
         "repaired": int(np.asarray(cleaned.repaired)[kept.index].sum()),
         "clipped": int(np.asarray(cleaned.clipped)[kept.index].sum()),
     }
     with told(work.path):
-        _write_breaches(work.breaches / f"{chunk.name}.parquet", chunk, frame, breaches)
+        _write_breaches(work.breaches / f"{chunk.name}.parquet", chunk, frame, breaches, recipe)
         _write_rows(work.rows / f"{chunk.name}.arrow", kept)
         _write_sketches(work.sketches / f"{chunk.name}.parquet", kept, chunk, recipe)
         # Last: it says that the chunk is done.
@@ -195,6 +202,14 @@ def _dropped(legible: pd.DataFrame) -> "pd.Series[str]":
     return dropped.mask(legible["text"] == "", "empty text")
 
 
+def reported(recipe: Recipe) -> dict[str, str]:
+    """The extra columns as they are named in a report of rows."""
+    return {
+        name: f"{name}.1" if name in REPORTED else name
+        for name in (*recipe.numeric, *recipe.categorical)
+    }
+
+
 def shuffled_place(ids: NDArray[np.int64], *, seed: int) -> NDArray[np.int64]:
     """Place of each row in the global order: 63 bits, uniform, another for each seed.
 
@@ -215,7 +230,7 @@ def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _write_breaches(
-    path: Path, chunk: RawChunk, frame: pd.DataFrame, breaches: pd.DataFrame
+    path: Path, chunk: RawChunk, frame: pd.DataFrame, breaches: pd.DataFrame, recipe: Recipe
 ) -> None:
     if breaches.empty:
         return
@@ -228,6 +243,10 @@ def _write_breaches(
             "reason": found.tolist(),
             "text": rows["raw"].tolist(),
             "label": rows["label"].tolist(),
+            **{
+                shown: [chunk.cells[name][place] for place in found.index]
+                for name, shown in reported(recipe).items()
+            },
         }
     )
     with drafted(path) as draft:

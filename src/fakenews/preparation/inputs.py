@@ -90,7 +90,12 @@ def find_recipe(cfg: DictConfig) -> tuple[Recipe, Tokenizer]:
     counter = features.counter
     expectations = plain(cfg.validation.columns) or {}
     # A rule that makes no sense shows here, not in a worker.
-    RowSchema(numeric=data.numeric, categorical=data.categorical, expectations=expectations)
+    RowSchema(
+        numeric=data.numeric,
+        categorical=data.categorical,
+        expectations=expectations,
+        called={data.text: "text", data.label: "label"},
+    )
     recipe = Recipe(
         text=data.text,
         label=data.label,

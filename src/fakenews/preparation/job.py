@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from tqdm import tqdm
 from fakenews.config import check, plain
 from fakenews.data.shards import (
     AUDIT,
-    MANIFEST,
     SPLITS,
     Manifest,
     Shard,
@@ -39,8 +38,15 @@ from fakenews.preparation.audit import audit_sample
 from fakenews.preparation.catalogue import show
 from fakenews.preparation.engines import Engine, Settings, alone
 from fakenews.preparation.grouping import REPEATED, assign
-from fakenews.preparation.ingest import digest, is_read, read_chunks
+from fakenews.preparation.ingest import digest, is_read, read_chunks, reported
 from fakenews.preparation.inputs import find_inputs, find_recipe
+from fakenews.preparation.place import (
+    differences,
+    is_whole,
+    make_room,
+    read_earlier,
+    try_to_write,
+)
 from fakenews.preparation.recipe import InputFile, Recipe
 from fakenews.preparation.shards import Bucket, statistics_of, write_bucket
 from fakenews.preparation.work import Work, read_json
@@ -48,8 +54,6 @@ from fakenews.provenance import SHAPE_DATA, git, versions
 from fakenews.rules import preparation_rules
 
 log = logging.getLogger(__name__)
-
-_TRIAL = ".trial"
 
 
 def prepare(cfg: DictConfig) -> None:
@@ -89,20 +93,25 @@ def make(cfg: DictConfig, storage: Storage) -> None:
 
 def _make(cfg: DictConfig, storage: Storage, work: Work) -> None:
     settings: Settings = instantiate(cfg.prepare)
-    earlier = read_manifest(storage) if storage.size(MANIFEST) is not None else None
-    inputs = find_inputs(cfg, known=earlier)
     recipe, tokenizer = find_recipe(cfg)
+    earlier = read_earlier(storage, overwrite=cfg.overwrite)
+    inputs = find_inputs(cfg, known=earlier)
     fingerprint = recipe.fingerprint(inputs)
     if earlier is not None and earlier.fingerprint == fingerprint:
-        verify(storage, earlier, level="size")
-        log.info("%s is prepared from these inputs and settings: nothing to do", storage.url)
-        return
-    _try_to_write(storage)
+        if is_whole(storage, earlier, overwrite=cfg.overwrite):
+            return
+    elif earlier is not None and not cfg.overwrite:
+        raise DataError(
+            f"{storage.url} has a dataset of other inputs or settings "
+            f"({differences(earlier, recipe, inputs)}): give another out, or replace it with "
+            "overwrite=true"
+        )
+    try_to_write(storage)
+    Report(cfg.validation.quarantine).try_to_write()
     going_on = earlier is None and work.is_of(fingerprint)
     if going_on:
         log.info("going on with the preparation in %s", work.path)
-    else:
-        make_room(storage, overwrite=cfg.overwrite)
+    make_room(storage, overwrite=cfg.overwrite, going_on=going_on)
     work.begin(fingerprint, recipe, tokenizer)
     engine = settings.start()
     ingest(engine, work, inputs)
@@ -126,14 +135,15 @@ def _make(cfg: DictConfig, storage: Storage, work: Work) -> None:
     storage.write_bytes(AUDIT, content.encode() + b"\n")
     # Last: it says that the dataset is whole.
     write_manifest(storage, manifest)
+    left_out = list(tell_left_out(work, inputs, manifest.dropped))
     work.clear()
     log.info(
         "prepared %s: %s",
         storage.url,
         ", ".join(f"{manifest.rows(split):,} {split}" for split in SPLITS),
     )
-    for reason, rows in manifest.dropped.items():
-        log.warning("%s rows are left out: %s", f"{rows:,}", reason)
+    for told in left_out:
+        log.warning("%s", told)
 
 
 def ingest(engine: Engine, work: Work, inputs: Sequence[InputFile]) -> None:
@@ -158,7 +168,7 @@ def report_breaches(work: Work, quarantine: str | None) -> int:
         DataError: There are some, and nowhere to set them aside.
     """
     target = Path(quarantine) if quarantine is not None else work.path / "breaches.csv"
-    with Report(target) as report:
+    with Report(target, extra=[*reported(work.recipe()).values()]) as report:
         for path in sorted(work.breaches.glob("*.parquet")):
             report.add_table(path)
     if not report.rows:
@@ -167,6 +177,20 @@ def report_breaches(work: Work, quarantine: str | None) -> int:
         raise report.refusal()
     log.warning("%s", report.summary())
     return report.rows
+
+
+def tell_left_out(
+    work: Work, inputs: Sequence[InputFile], dropped: Mapping[str, int]
+) -> Iterator[str]:
+    """How many rows are left out for each reason, and the first of them."""
+    first: dict[str, str] = {}
+    for path in sorted(work.chunks.glob("[0-9]*.json")):
+        source = inputs[int(path.name.partition("-")[0])]
+        for reason, row in read_json(path).get("examples", {}).items():
+            first.setdefault(reason, f", as {source.path}: row {row}")
+    for reason, rows in dropped.items():
+        what = "row is" if rows == 1 else "rows are"
+        yield f"{rows:,} {what} left out: {reason}{first.get(reason, '')}"
 
 
 def write_shards(
@@ -267,36 +291,6 @@ def _work_folder(cfg: DictConfig, storage: Storage) -> Path:
     name = re.sub(r"\W+", "-", storage.url)[-40:].strip("-")
     digest = hashlib.sha256(storage.url.encode()).hexdigest()[:8]
     return Path(cfg.paths.cache) / "prepare" / f"{name}-{digest}"
-
-
-def _try_to_write(storage: Storage) -> None:
-    """Notice before hours of reading that the result has no place."""
-    new = storage.is_local and not Path(storage.url).exists()
-    storage.write_bytes(_TRIAL, b"")
-    storage.delete(_TRIAL)
-    if new:
-        Path(storage.url).rmdir()
-
-
-def make_room(storage: Storage, *, overwrite: bool) -> None:
-    """Make sure that what is written stands alone.
-
-    Raises:
-        DataError: There are shards already, and they are not to be replaced.
-    """
-    there = [
-        path
-        for path in storage.list()
-        if path == MANIFEST or (path.endswith(".parquet") and path.split("/")[0] in SPLITS)
-    ]
-    if there and not overwrite:
-        raise DataError(
-            f"{storage.url} has {'a dataset' if MANIFEST in there else 'shards'} of other "
-            "inputs or settings: give another out, or replace it with overwrite=true"
-        )
-    # The manifest first: from then on it is no whole dataset.
-    for path in sorted(there, key=lambda path: path != MANIFEST):
-        storage.delete(path)
 
 
 def _follow(done: Iterable[int], what: str, *, total: int, unit: str) -> None:

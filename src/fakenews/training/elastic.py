@@ -61,10 +61,11 @@ class ElasticResume(L.Callback):
         if trainer.limit_train_batches != 1.0:
             raise TrainingError(
                 f"trainer.limit_train_batches={trainer.limit_train_batches} counts the steps "
-                f"of {before['ranks']} processes: resume on as many, or without the limit"
+                f"of {before['ranks']} process{'es' * (before['ranks'] != 1)}: "
+                "resume on as many, or without the limit"
             )
         if trainer.is_global_zero:
-            log.info("resuming on %d processes; before, there were %d", ranks, before["ranks"])
+            log.info("resuming with processes: %d; before: %d", ranks, before["ranks"])
         loops = checkpoint["loops"]["fit_loop"]
         epochs = loops["epoch_progress"]["current"]
         done = 0

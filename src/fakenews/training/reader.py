@@ -232,7 +232,8 @@ def fit_features(features: FeaturePipeline, dataset: PreparedDataset) -> Feature
         has = "without entities" if entities is None else f"with those of {entities['model']}"
         faults.append(
             f"features.entities={wanted}: the dataset was prepared {has}; choose "
-            f"features=headline, or prepare it again with features.entities={wanted}"
+            f"features=headline, or prepare it again with features.entities={wanted} "
+            "and overwrite=true"
         )
     for kind in ("numeric", "categorical"):
         faults += [
