@@ -101,7 +101,7 @@ def test_on_as_many_ranks_nothing_changes(module: Any):
 
 def test_a_part_of_the_batches_and_other_ranks(module: Any):
     attached = trainer(module, 2, limit_train_batches=8)
-    with pytest.raises(TrainingError, match=r"limit_train_batches=8 counts .* of 1 processes"):
+    with pytest.raises(TrainingError, match=r"limit_train_batches=8 counts .* of 1 process:"):
         ElasticResume().on_load_checkpoint(
             attached,
             None,  # type: ignore[arg-type]
