@@ -1,6 +1,7 @@
 """What tests of sweeps share: a storage, a study and its queue, processes to be killed."""
 
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -15,9 +16,24 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
+from sqlalchemy import Engine, event
 
 from fakenews.tuning.queue import TrialQueue
 from fakenews.tuning.storage import open_storage
+
+
+@pytest.fixture(autouse=True)
+def unflushed() -> Iterator[None]:
+    """Nothing waits for the disk: no test cuts the power."""
+
+    def hurry(connection: object, record: object) -> None:
+        del record
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", hurry)
+    yield
+    event.remove(Engine, "connect", hurry)
 
 
 @pytest.fixture(scope="session")
@@ -111,13 +127,12 @@ def locked(url: str) -> Callable[[], AbstractContextManager[sqlite3.Connection]]
     return hold
 
 
-@pytest.fixture
-def dead(child: Callable[..., "subprocess.Popen[str]"]) -> str:
+@pytest.fixture(scope="session")
+def dead() -> str:
     """Names a process of this machine that is no more, as a trial's worker is named."""
-    process = child("from fakenews.tuning.queue import own_id; print(own_id())")
-    name: str = process.stdout.readline().strip()
+    process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    return name
+    return f"{socket.gethostname()}/{process.pid}/1.00"
 
 
 @pytest.fixture
