@@ -15,6 +15,7 @@ import pytest
 from optuna.trial import TrialState
 
 from fakenews.errors import TuningError
+from fakenews.tuning import supervisor as module
 from fakenews.tuning.queue import TrialQueue
 from fakenews.tuning.supervisor import WORKER, _devices, supervise
 from fakenews.tuning.table import Watch
@@ -50,6 +51,10 @@ signal.signal(signal.SIGTERM, terminate)
 follow_parent(sys.stdin.fileno())
 if mode == "die":
     os.kill(os.getpid(), signal.SIGKILL)
+if mode == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (folder / f"hangs_{worker}").touch()
+    time.sleep(600)
 if mode == "error":
     print("some news", flush=True)
     print("error: the data are gone", flush=True)
@@ -204,6 +209,16 @@ def test_an_interrupted_sweep_leaves_no_worker_and_loses_no_trial(
         trial.params["x"] for trial in trials[:2]
     }
     assert sum("interrupted" in trial.user_attrs for trial in trials) == 2
+
+
+def test_a_worker_that_does_not_end_when_asked_to_is_killed(
+    start: Supervise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_GRACE", 0.2)
+    with pytest.raises(KeyboardInterrupt):
+        start("stubborn", watch=lambda _: Impatient(tmp_path, 2))
+    assert len(notes(tmp_path)) == 2
+    assert alive(tmp_path) == []
 
 
 PARENT = """
