@@ -1,6 +1,8 @@
-"""What tests of several packages share: one finished run of the real job, an S3
-server, a prepared dataset."""
+"""What tests of several packages share: a configuration, one finished run of the real job, an
+S3 server, a prepared dataset."""
 
+import copy
+import functools
 import hashlib
 import json
 import os
@@ -19,8 +21,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fakenews.bundle import BundleContent, write_bundle
+from fakenews.config import CONF, register_resolvers
 from fakenews.features.pipeline import FeaturePipeline
 from fakenews.models.networks import TabularNet
 
@@ -48,6 +55,40 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
         pytest.skip("only root can mount a small file system")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+@functools.cache
+def _base(choices: tuple[str, ...]) -> DictConfig:
+    with initialize_config_dir(str(CONF)):
+        return compose("train", overrides=list(choices), return_hydra_config=True)
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
+    """Composes choices of groups, then sets values (quicker than Hydra, to one effect)."""
+
+    def make(*overrides: str) -> DictConfig:
+        pairs = [override.partition("=") for override in overrides]
+        groups = [key for key, _, _ in pairs if (CONF / key.replace(".", "/")).is_dir()]
+        cfg = copy.deepcopy(
+            _base(tuple(f"{key}={value}" for key, _, value in pairs if key in groups))
+        )
+        with open_dict(cfg):
+            cfg.hydra.runtime.output_dir = str(tmp_path)
+        HydraConfig.instance().set_config(cfg)
+        job: DictConfig = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+        for key, _, value in pairs:
+            if key.startswith("~"):
+                parent, _, name = key[1:].rpartition(".")
+                with open_dict(job):
+                    del OmegaConf.select(job, parent)[name]
+            elif key not in groups:
+                OmegaConf.update(job, key.lstrip("+"), yaml.safe_load(value), force_add=True)
+        return job
+
+    register_resolvers()
+    yield make
+    HydraConfig.instance().cfg = None
 
 
 @pytest.fixture(scope="session")

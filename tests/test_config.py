@@ -1,15 +1,10 @@
 """What a wrong configuration is told: all of it, before any work."""
 
-import copy
-import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fakenews.config import (
@@ -26,40 +21,6 @@ from fakenews.rules import training_rules
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 Faults = Callable[..., list[str]]
-
-
-@functools.cache
-def _base(choices: tuple[str, ...]) -> DictConfig:
-    with initialize_config_dir(str(CONF)):
-        return compose("train", overrides=list(choices), return_hydra_config=True)
-
-
-@pytest.fixture
-def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
-    """Composes choices of groups, then sets values (quicker than Hydra, to one effect)."""
-
-    def make(*overrides: str) -> DictConfig:
-        pairs = [override.partition("=") for override in overrides]
-        groups = [key for key, _, _ in pairs if (CONF / key).is_dir()]
-        cfg = copy.deepcopy(
-            _base(tuple(f"{key}={value}" for key, _, value in pairs if key in groups))
-        )
-        with open_dict(cfg):
-            cfg.hydra.runtime.output_dir = str(tmp_path)
-        HydraConfig.instance().set_config(cfg)
-        job: DictConfig = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
-        for key, _, value in pairs:
-            if key.startswith("~"):
-                parent, _, name = key[1:].rpartition(".")
-                with open_dict(job):
-                    del OmegaConf.select(job, parent)[name]
-            elif key not in groups:
-                OmegaConf.update(job, key.lstrip("+"), yaml.safe_load(value), force_add=True)
-        return job
-
-    register_resolvers()
-    yield make
-    HydraConfig.instance().cfg = None
 
 
 @pytest.fixture

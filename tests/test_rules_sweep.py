@@ -1,17 +1,12 @@
 """What a wrong sweep is told, and that every sweep of `conf/` is right."""
 
-import copy
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from fakenews.config import check, plain, register_resolvers
+from fakenews.config import check, plain
 from fakenews.errors import ConfigError
 from fakenews.rules import sweep_rules, training_rules, world_size
 from fakenews.tuning.space import read_space
@@ -23,36 +18,6 @@ PRUNERS = sorted(path.stem for path in (CONF / "sweep" / "pruner").glob("*.yaml"
 
 Composed = Callable[..., DictConfig]
 Faults = Callable[..., list[str]]
-
-
-@functools.cache
-def _base(choices: tuple[str, ...]) -> DictConfig:
-    with initialize_config_dir(str(CONF)):
-        return compose("train", overrides=list(choices), return_hydra_config=True)
-
-
-@pytest.fixture
-def composed(tmp_path: Path) -> Iterator[Composed]:
-    """Composes choices of groups, then sets values, as in `test_config.py`."""
-
-    def make(*overrides: str) -> DictConfig:
-        pairs = [override.partition("=") for override in overrides]
-        groups = [key for key, _, _ in pairs if (CONF / key.replace(".", "/")).is_dir()]
-        cfg = copy.deepcopy(
-            _base(tuple(f"{key}={value}" for key, _, value in pairs if key in groups))
-        )
-        with open_dict(cfg):
-            cfg.hydra.runtime.output_dir = str(tmp_path)
-        HydraConfig.instance().set_config(cfg)
-        job: DictConfig = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
-        for key, _, value in pairs:
-            if key not in groups:
-                OmegaConf.update(job, key, yaml.safe_load(value), force_add=True)
-        return job
-
-    register_resolvers()
-    yield make
-    HydraConfig.instance().cfg = None
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ def options_with(key: str) -> list[str]:
 
 def options_ending(name: str) -> list[str]:
     """The options of groups that have this name, as `data.storage_options`."""
-    groups = sorted(path.name for path in (Path(_root()) / "conf").iterdir() if path.is_dir())
+    groups = sorted(path.name for path in CONF.iterdir() if path.is_dir())
     return [f"{group}.{name}" for group in groups if options_with(f"{group}.{name}")]
 
 
@@ -277,6 +277,20 @@ def _call_faults(node: DictConfig, values: Mapping[str, Any], path: str) -> Iter
         return source[1] if source else _join(path, key)
 
     yield from value_faults(values, hints, written_at)
+
+
+def option_faults(
+    node: Mapping[str, Any], options: type, written_at: Callable[[str], str] = str
+) -> list[str]:
+    """Values of a node that do not fit the type and the bounds that options have.
+
+    Args:
+        node: Has them all.
+        options: A typed dictionary.
+        written_at: Makes an option's name of its key.
+    """
+    hints = typing.get_type_hints(options, include_extras=True)
+    return list(value_faults({name: node[name] for name in hints}, hints, written_at))
 
 
 def value_faults(

@@ -42,6 +42,11 @@ def agreed(key: str, value: Callable[[], str]) -> str:
     return found.decode()
 
 
+def core_share(processes: int) -> int:
+    """Cores that each of several processes on this machine has for itself, at least one."""
+    return max(len(os.sched_getaffinity(0)) // processes, 1)
+
+
 def check_world(world_size: int, environment: Mapping[str, str]) -> None:
     """Check that a launcher has started the processes that the trainer counts on.
 

@@ -4,14 +4,13 @@ Importing this module is cheap, so that `--help` is fast.
 """
 
 import re
-import typing
 from collections.abc import Iterator
 from typing import Any, Literal, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
 from fakenews.bounds import Count, PositiveCount, Share
-from fakenews.config import closest, name_faults, value_faults
+from fakenews.config import closest, name_faults, option_faults
 
 METRICS = ("average_precision", "macro_f1", "auroc", "accuracy", "log_loss")
 """What a network reports of the validation split after each epoch, as `val/NAME`."""
@@ -45,9 +44,7 @@ def training_rules(cfg: DictConfig) -> Iterator[str]:
     Yields:
         A message for each fault.
     """
-    options = {name: cfg[name] for name in TrainingOptions.__annotations__}
-    hints = typing.get_type_hints(TrainingOptions, include_extras=True)
-    faults = list(value_faults(options, hints, str))
+    faults = option_faults(cfg, TrainingOptions)
     yield from faults
     if not faults:
         streamed = cfg.data._target_ == PREPARED
@@ -83,9 +80,7 @@ def sweep_rules(cfg: DictConfig) -> Iterator[str]:
     """
     if (sweep := cfg.get("sweep")) is None:
         return
-    options = {name: sweep[name] for name in SweepOptions.__annotations__}
-    hints = typing.get_type_hints(SweepOptions, include_extras=True)
-    faults = list(value_faults(options, hints, "sweep.{}".format))
+    faults = option_faults(sweep, SweepOptions, "sweep.{}".format)
     yield from faults
     if faults:
         return
@@ -160,9 +155,7 @@ def preparation_rules(cfg: DictConfig) -> Iterator[str]:
     Yields:
         A message for each fault.
     """
-    options = {name: cfg[name] for name in PreparationOptions.__annotations__}
-    hints = typing.get_type_hints(PreparationOptions, include_extras=True)
-    yield from value_faults(options, hints, str)
+    yield from option_faults(cfg, PreparationOptions)
     yield from _source_rules(cfg.data)
     if cfg.prepare.address is not None and cfg.prepare.engine != "ray":
         yield f"prepare.address={cfg.prepare.address} is for prepare.engine=ray"

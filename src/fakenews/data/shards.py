@@ -244,7 +244,7 @@ def verify(
     if level == "hash":
         sound = [shard for path, shard in expected.items() if path not in faults]
         faults |= _changed(storage, sound, progress=progress)
-    strays = {path for path in found if path not in expected and not _hidden(path)}
+    strays = {path for path in found if path not in expected and not is_hidden(path)}
     if faults or strays:
         remedies = [f"restore the damaged files, or {_AGAIN}"] if faults else []
         remedies += ["remove what is no file of it"] if strays else []
@@ -259,7 +259,7 @@ def verify(
         )
 
 
-def _hidden(path: str) -> bool:
+def is_hidden(path: str) -> bool:
     """Whether it is a file that a system leaves everywhere, as .DS_Store."""
     return path.rpartition("/")[2].startswith(".")
 

@@ -96,7 +96,7 @@ def precision_recall(
     """
     shown = [list(classes).index(positive)] if len(classes) == 2 else range(len(classes))
     beside = len(shown) > _LEGEND_ROWS
-    figure, axes = _figure("Precision and recall", size=(9.4, 4.6) if beside else _SIZE)
+    figure, axes = figure_of("Precision and recall", size=(9.4, 4.6) if beside else _SIZE)
     for place, code in enumerate(shown):
         is_class = labels == code
         name = _name(classes[code])
@@ -145,7 +145,7 @@ def reliability_diagram(before: Floats, after: Floats, labels: Codes) -> Figure:
         after: Probabilities [N, C] of the logits divided by the temperature.
         labels: [N], codes.
     """
-    figure, axes = _figure("Reliability")
+    figure, axes = figure_of("Reliability")
     low = 1.0
     for probabilities, name, colour, style, marker in (
         (before, "before scaling", ORANGE, "--", "s"),
@@ -188,7 +188,7 @@ def confusion_matrix(decided: Codes, labels: Codes, *, classes: Sequence[str]) -
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     side = min(max(4.6, 2.2 + 0.65 * width), 14)
-    figure, axes = _figure("Confusion matrix", size=(side + 0.9, side))
+    figure, axes = figure_of("Confusion matrix", size=(side + 0.9, side))
     image = axes.imshow(shares, cmap=_SHADES, vmin=0, vmax=1)
     names = [_name(name, limit=16) for name in classes]
     upright = width > 3 or max(map(len, names)) > 10
@@ -249,7 +249,7 @@ def score_histogram(
     if not binary:
         return _score_map(shares, [f"{n} ({t:,})" for n, t in zip(names, totals, strict=True)])
 
-    figure, axes = _figure("Scores by true class")
+    figure, axes = figure_of("Scores by true class")
     for code in (1 - positive_code, positive_code):
         colour, style = (ORANGE, "-") if code == positive_code else (BLUE, "--")
         label = f"{names[code]} ({totals[code]:,} rows)"
@@ -295,7 +295,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     if not panels:
         grid[0, 0].text(0.5, 0.5, "Nothing was logged", ha="center", va="center", color=GREY)
     for axes, panel in zip(grid.flat, panels, strict=False):
-        _style(axes)
+        style(axes)
         for curve in [name for name in curves if _panel(name) == panel]:
             points = history[[time, curve]].dropna().sort_values(time)
             training = curve.startswith("train/")
@@ -337,7 +337,9 @@ def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
 
 def _score_map(shares: Floats, names: Sequence[str]) -> Figure:
     """Histograms [C, bins] as the lines of a heat map."""
-    figure, axes = _figure("Scores by true class", size=(6.8, min(1.6 + 0.36 * len(names), 14)))
+    figure, axes = figure_of(
+        "Scores by true class", size=(6.8, min(1.6 + 0.36 * len(names), 14))
+    )
     image = axes.imshow(
         shares, cmap=_SHADES, vmin=0, aspect="auto", extent=(0, 1, len(names) - 0.5, -0.5)
     )
@@ -350,15 +352,22 @@ def _score_map(shares: Floats, names: Sequence[str]) -> Figure:
     return figure
 
 
-def _figure(title: str, *, size: tuple[float, float] = _SIZE) -> tuple[Figure, Axes]:
+def figure_of(title: str, *, size: tuple[float, float] = _SIZE) -> tuple[Figure, Axes]:
+    """A figure with one plot and its title.
+
+    Args:
+        title: Of the plot.
+        size: Width and height in inches.
+    """
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, fontweight="bold", fontsize=13, loc="left", pad=10)
-    _style(axes)
+    style(axes)
     return figure, axes
 
 
-def _style(axes: Axes) -> None:
+def style(axes: Axes) -> None:
+    """Leave of a frame what is needed to read it."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#E5E5E5", lw=0.8)
     axes.set_axisbelow(True)

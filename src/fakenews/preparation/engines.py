@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from fakenews.bounds import PositiveCount
 from fakenews.errors import ConfigError, DataError, FakeNewsError
+from fakenews.launch import core_share
 
 # Seconds for a cluster to take a connection.
 _PATIENCE = 5.0
@@ -253,7 +254,7 @@ class Settings:
         """
         if self.engine == "ray":
             return RayEngine(workers=self.workers, address=self.address)
-        return LocalEngine(workers=self.workers or len(os.sched_getaffinity(0)))
+        return LocalEngine(workers=self.workers or core_share(1))
 
 
 @contextmanager

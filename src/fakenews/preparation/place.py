@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fakenews.data.prepared import read_audit
-from fakenews.data.shards import MANIFEST, SPLITS, Manifest, read_manifest, verify
+from fakenews.data.shards import MANIFEST, SPLITS, Manifest, is_hidden, read_manifest, verify
 from fakenews.data.storage import Storage
 from fakenews.errors import DataError
 from fakenews.preparation.recipe import InputFile, Recipe
@@ -108,7 +108,7 @@ def make_room(storage: Storage, *, overwrite: bool, going_on: bool = False) -> N
     """
     found = [path for path in storage.list() if path.split("/")[0] in SPLITS]
     shards = [path for path in found if path.endswith(".parquet")]
-    strays = [p for p in found if p not in shards and not p.rpartition("/")[2].startswith(".")]
+    strays = [p for p in found if p not in shards and not is_hidden(p)]
     if strays:
         raise DataError(
             f"{storage.url}: {_some(strays)} would stand among the shards: remove what you do "

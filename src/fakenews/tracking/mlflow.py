@@ -312,6 +312,11 @@ class MLflowTracker(MLFlowLogger):
             log.warning("%s; the run's status is not %s there", message, status)
 
 
+def is_mlflow(logger: Mapping[str, Any]) -> bool:
+    """Whether a logger's node makes an `MLflowTracker`."""
+    return str(logger.get("_target_", "")).endswith(MLflowTracker.__name__)
+
+
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values under dotted names."""
     found: dict[str, Any] = {}

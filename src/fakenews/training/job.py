@@ -31,7 +31,7 @@ from fakenews.inference.latency import latency
 from fakenews.launch import is_main_process
 from fakenews.rules import training_rules, world_size
 from fakenews.tracking.folder import LAST, RunFolder
-from fakenews.tracking.mlflow import MLflowTracker
+from fakenews.tracking.mlflow import is_mlflow
 from fakenews.tracking.resume import changed_options, refuse_changes
 from fakenews.tracking.run import Run
 from fakenews.training.callbacks import FirstStep
@@ -292,7 +292,7 @@ def resumable(folder: Path) -> Iterator[None]:
 
 def start_logger(cfg: DictConfig, folder: RunFolder) -> Logger | None:
     """The logger; MLflow's continues the folder's run, if it has one already."""
-    if cfg.logger._target_.endswith(MLflowTracker.__name__):
+    if is_mlflow(cfg.logger):
         tracker: Logger = instantiate(
             cfg.logger, run_id=folder.record.get("mlflow_run_id"), run_name=folder.path.name
         )

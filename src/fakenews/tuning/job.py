@@ -25,6 +25,7 @@ from rich.console import Console
 
 from fakenews.config import CONF, check, plain
 from fakenews.errors import ConfigError, Interrupted
+from fakenews.launch import core_share
 from fakenews.rules import sweep_rules, training_rules
 from fakenews.tuning.best import write_best
 from fakenews.tuning.queue import TrialQueue
@@ -159,8 +160,7 @@ def _arguments(cfg: DictConfig, arguments: Sequence[str]) -> list[str]:
     # A trial must find the study even if its own name follows from a parameter.
     fixed = [f"name={cfg.name}", f"sweep.study={cfg.sweep.study}"]
     if cfg.threads is None and cfg.sweep.workers > 1:
-        cores = len(os.sched_getaffinity(0))
-        fixed.append(f"threads={max(cores // cfg.sweep.workers, 1)}")
+        fixed.append(f"threads={core_share(cfg.sweep.workers)}")
     return [*arguments, *fixed]
 
 

@@ -10,7 +10,7 @@ from optuna.study import Study
 
 from fakenews.config import plain
 from fakenews.errors import Interrupted
-from fakenews.tracking.mlflow import MLflowTracker
+from fakenews.tracking.mlflow import MLflowTracker, is_mlflow
 from fakenews.tracking.store import check_store
 from fakenews.tuning.queue import is_counted
 
@@ -29,7 +29,7 @@ class ParentRun:
         self._study = study
         self._finished = False
         self._tracker: MLflowTracker | None = None
-        if str(cfg.logger.get("_target_", "")).endswith(MLflowTracker.__name__):
+        if is_mlflow(cfg.logger):
             self._tracker = instantiate(
                 cfg.logger,
                 run_id=_known(cfg.logger, study.user_attrs.get("mlflow_run_id")),

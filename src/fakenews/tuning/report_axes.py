@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from optuna.distributions import (
     BaseDistribution,
@@ -38,22 +37,6 @@ def slice_names(findings: Findings) -> list[str]:
     if findings.single:
         return ["slice"]
     return [f"slice_{number}" for number in range(1, len(findings.objectives) + 1)]
-
-
-def figure_of(title: str, *, size: tuple[float, float]) -> tuple[Figure, Axes]:
-    """A figure with one plot and its title."""
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, fontweight="bold", fontsize=13, loc="left", pad=10)
-    style(axes)
-    return figure, axes
-
-
-def style(axes: Axes) -> None:
-    """Leave of a frame what is needed to read it."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#E5E5E5", lw=0.8)
-    axes.set_axisbelow(True)
 
 
 def legend(axes: Axes, *, above: bool) -> None:

@@ -10,15 +10,15 @@ from typing import TypedDict
 
 import optuna
 from omegaconf import DictConfig, OmegaConf
+from optuna.storages import RDBStorage
 from rich.console import Console
-from sqlalchemy.exc import SQLAlchemyError
 
-from fakenews.config import CONF, check, closest, value_faults
+from fakenews.config import CONF, check, closest, option_faults
 from fakenews.errors import TuningError
 from fakenews.tracking.store import public, sqlite_file
 from fakenews.tuning.best import write_best
 from fakenews.tuning.report import write_report
-from fakenews.tuning.storage import open_storage
+from fakenews.tuning.storage import UNREACHABLE, open_storage
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +43,11 @@ def report_sweep(cfg: DictConfig) -> None:
     name = None if OmegaConf.is_missing(cfg, "study") else cfg.study
     if name is None:
         # With the studies there are, which `check` does not know.
-        known = _names(str(cfg.storage))
+        known = _names(_open(str(cfg.storage)))
         raise TuningError(f"study is not set: give study=NAME, of {_list(known)}")
     check(cfg, rules=_rules)
-    names = _names(cfg.storage)
+    storage = _open(cfg.storage)
+    names = _names(storage)
     if str(name) not in names:
         near = closest(str(name), names)
         hint = f"did you mean {near}? " if near else ""
@@ -54,7 +55,6 @@ def report_sweep(cfg: DictConfig) -> None:
             f"study={name} is not in {public(cfg.storage)}: {hint}it has {_list(names)}"
         )
     with _readable(cfg.storage):
-        storage = open_storage(cfg.storage)
         study = optuna.load_study(study_name=str(name), storage=storage)
         report = write_report(study, Path(cfg.out))
         best = write_best(study, CONF, root=Path(cfg.paths.root))
@@ -65,15 +65,18 @@ def report_sweep(cfg: DictConfig) -> None:
 
 
 def _rules(cfg: DictConfig) -> Iterator[str]:
-    options = {name: cfg[name] for name in ReportOptions.__annotations__}
-    yield from value_faults(options, ReportOptions.__annotations__, str)
+    yield from option_faults(cfg, ReportOptions)
 
 
-def _names(url: str) -> list[str]:
-    """The studies of a storage, which is not made if there is none."""
+def _open(url: str) -> RDBStorage:
+    """The storage, which is not made if there is none."""
     _check_file(url)
-    with _readable(url):
-        return sorted(optuna.get_all_study_names(open_storage(url)))
+    return open_storage(url)
+
+
+def _names(storage: RDBStorage) -> list[str]:
+    with _readable(storage.url):
+        return sorted(optuna.get_all_study_names(storage))
 
 
 def _check_file(url: str) -> None:
@@ -101,7 +104,7 @@ def _check_file(url: str) -> None:
 def _readable(url: str) -> Iterator[None]:
     try:
         yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+    except UNREACHABLE as error:
         reason = next(iter(str(error).splitlines()), repr(error))
         raise TuningError(
             f"storage={public(url)} cannot be read ({reason}): wait for the process that "

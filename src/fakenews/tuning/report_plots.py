@@ -12,19 +12,27 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from fakenews.evaluation.plots import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE
+from fakenews.evaluation.plots import (
+    AMBER,
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    figure_of,
+    style,
+)
 from fakenews.tuning.findings import COMPLETE, PRUNED, Findings
 from fakenews.tuning.report_axes import (
     ABSENT,
     Absent,
     across,
-    figure_of,
     focus,
     label,
     legend,
     plain,
     slice_names,
-    style,
     up,
 )
 

@@ -123,8 +123,7 @@ class Space:
             yield from self._conditions(other)
 
     def _allowed(self, name: str, allowed: Sequence[str]) -> Any:
-        found = self.distributions[name]
-        values = found.choices if isinstance(found, CategoricalDistribution) else _values(found)
+        values = _values(self.distributions[name])
         return next(value for value in values if _written(value) in allowed)
 
 

@@ -8,7 +8,6 @@ import urllib.parse
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,6 +39,9 @@ _FIRST_PAUSE, _LAST_PAUSE = 1.0, 30.0
 
 MISSING_BEATS = 4
 """A trial that has given no sign of life for so many heartbeats counts as killed."""
+
+UNREACHABLE = (SQLAlchemyError, StorageInternalError)
+"""What Optuna raises when a storage does not answer."""
 
 PATIENCE = 600.0
 """Seconds in which a storage that stops answering may come back."""
@@ -108,7 +110,7 @@ def open_storage(
             "sweep.storage: PostgreSQL needs its driver: pip install -c requirements.lock -e "
             "'.[postgres]'"
         ) from error
-    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+    except (*UNREACHABLE, RuntimeError) as error:
         raise TuningError(f"{_explain(url, error)}: correct sweep.storage") from error
 
 
@@ -124,12 +126,9 @@ def _check_file(path: Path, *, must_exist: bool) -> None:
             raise TuningError(f"there are no studies: {path} does not exist")
         return
     try:
-        connection = sqlite3.connect(path, timeout=_CONNECT)
-        try:
+        with contextlib.closing(sqlite3.connect(path, timeout=_CONNECT)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.rollback()
-        finally:
-            connection.close()
     except sqlite3.Error as error:
         raise TuningError(
             f"the studies in {path} cannot be written ({error}): end the process that holds "
@@ -139,7 +138,7 @@ def _check_file(path: Path, *, must_exist: bool) -> None:
 
 def _check_tables(path: Path) -> None:
     """Refuse a database of something else, before tables are made in it."""
-    with closing(sqlite3.connect(path, timeout=_BUSY)) as connection:
+    with contextlib.closing(sqlite3.connect(path, timeout=_BUSY)) as connection:
         found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         tables = {name for (name,) in found}
     if tables and "studies" not in tables:
@@ -148,7 +147,7 @@ def _check_tables(path: Path) -> None:
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _creation(url: str) -> Iterator[None]:
     """Processes that start together must not make the tables at once."""
     if url.startswith("sqlite"):
@@ -163,7 +162,7 @@ def _creation(url: str) -> Iterator[None]:
         engine.dispose()
 
 
-@contextmanager
+@contextlib.contextmanager
 def exclusive(storage: RDBStorage, study: str) -> Iterator[None]:
     """One process at a time decides about a study, whatever machine it runs on.
 
@@ -177,7 +176,7 @@ def exclusive(storage: RDBStorage, study: str) -> Iterator[None]:
             yield
 
 
-@contextmanager
+@contextlib.contextmanager
 def _advisory_lock(engine: sqlalchemy.Engine, name: str) -> Iterator[None]:
     key = {"key": zlib.crc32(f"fakenews/{name}".encode())}
     with engine.connect() as connection:
@@ -205,7 +204,7 @@ def patiently(action: Callable[[], T], url: str, *, patience: float | None = Non
     while True:
         try:
             result = action()
-        except (SQLAlchemyError, StorageInternalError) as error:
+        except UNREACHABLE as error:
             message = _explain(url, error)
             if time.monotonic() - started > patience:
                 raise TuningError(

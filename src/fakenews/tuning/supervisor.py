@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from fakenews.errors import TuningError
+from fakenews.launch import core_share
 from fakenews.tuning.queue import TrialQueue
 from fakenews.tuning.table import Watch
 
@@ -77,7 +78,7 @@ def supervise(queue: TrialQueue, watch: Watch, *, workers: int, folder: Path) ->
 def _start(number: int, workers: int, folder: Path) -> "subprocess.Popen[bytes]":
     environment = {
         WORKER: str(number),
-        "OMP_NUM_THREADS": str(max(len(os.sched_getaffinity(0)) // workers, 1)),
+        "OMP_NUM_THREADS": str(core_share(workers)),
     }
     if (devices := _devices(number, workers)) is not None:
         environment["CUDA_VISIBLE_DEVICES"] = devices

@@ -12,20 +12,18 @@ from typing import Any, Self
 
 import optuna
 from optuna import TrialPruned
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from fakenews.errors import Interrupted, TrainingError, TuningError
 from fakenews.tracking.store import public
 from fakenews.tuning.queue import RESULT, one_line
-from fakenews.tuning.storage import PATIENCE, open_storage, patiently, tell
+from fakenews.tuning.storage import PATIENCE, UNREACHABLE, open_storage, patiently, tell
 
 log = logging.getLogger(__name__)
 
-_UNREACHABLE = (SQLAlchemyError, StorageInternalError)
 _MAX_TRACEBACK = 20_000
 
 
@@ -106,7 +104,7 @@ class StudyTrial:
         try:
             self._send()
             return self._trial.should_prune()
-        except _UNREACHABLE as error:
+        except UNREACHABLE as error:
             if not quiet:
                 log.warning(
                     "the study cannot be reached (%s); the trial goes on", one_line(error)
@@ -126,7 +124,7 @@ class StudyTrial:
         """Keep something with the trial; what the storage does not take is lost."""
         try:
             self._trial.set_user_attr(key, value)
-        except (*_UNREACHABLE, UpdateFinishedTrialError):
+        except (*UNREACHABLE, UpdateFinishedTrialError):
             log.debug("%s was not kept", key)
 
     def complete(self, values: Sequence[float], names: Sequence[str]) -> None:
@@ -207,7 +205,7 @@ class StudyTrial:
         while True:
             try:
                 self._storage.record_heartbeat(self._id)
-            except _UNREACHABLE:
+            except UNREACHABLE:
                 log.debug("no sign of life was taken")
             if ended.wait(self._heartbeat):
                 self._storage.remove_session()

@@ -14,6 +14,7 @@ from hydra.plugins.launcher import Launcher
 from optuna.trial import FrozenTrial, Trial
 
 from fakenews.errors import Interrupted, TuningError
+from fakenews.launch import core_share
 from fakenews.tuning.queue import TrialQueue
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def spawned(
         f"hydra.run.dir={run}",
     ]
     # Each process of a trial has its share of the cores.
-    environment = {"OMP_NUM_THREADS": str(max(len(os.sched_getaffinity(0)) // ranks, 1))}
+    environment = {"OMP_NUM_THREADS": str(core_share(ranks))}
     with (run / "torchrun.log").open("w") as out:
         child = subprocess.Popen(  # noqa: S603 our own command
             command, stdout=out, stderr=subprocess.STDOUT, env=environment | dict(os.environ)
