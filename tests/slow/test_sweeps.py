@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 
 from fakenews.tuning.queue import is_counted
-from fakenews.tuning.storage import open_storage
+from fakenews.tuning.storage import open_storage, release
 
 pytestmark = [
     pytest.mark.slow,
@@ -75,8 +75,7 @@ class Sweep:
             study = optuna.load_study(study_name="tiny-random", storage=storage)
             return study.get_trials(deepcopy=False)
         finally:
-            storage.remove_session()
-            storage.engine.dispose()
+            release(storage)
 
     def wait_for(self, condition: Callable[[list[FrozenTrial]], bool]) -> list[FrozenTrial]:
         deadline = time.monotonic() + 180
@@ -391,4 +390,8 @@ def test_storage_of_postgres_is_made_by_many_at_once(postgres: Postgres) -> None
     for process in processes:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
-    assert open_storage(postgres.url).get_all_studies() == []
+    storage = open_storage(postgres.url)
+    try:
+        assert storage.get_all_studies() == []
+    finally:
+        release(storage)

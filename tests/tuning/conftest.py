@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import Engine, event
 
 from fakenews.tuning.queue import TrialQueue
-from fakenews.tuning.storage import open_storage
+from fakenews.tuning.storage import open_storage, release
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A storage without studies, to be copied: its tables take half a second to make."""
     path = tmp_path_factory.mktemp("storage") / "optuna.db"
     with warnings.catch_warnings():
-        open_storage(f"sqlite:///{path}").engine.dispose()
+        release(open_storage(f"sqlite:///{path}"))
     return path
 
 
@@ -57,8 +57,7 @@ def storage(url: str) -> Iterator[RDBStorage]:
     """That storage, with a heartbeat of a minute."""
     storage = open_storage(url, heartbeat=60)
     yield storage
-    storage.remove_session()
-    storage.engine.dispose()
+    release(storage)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fakenews.errors import TuningError
 from fakenews.tuning import storage as module
-from fakenews.tuning.storage import exclusive, open_storage, patiently, tell
+from fakenews.tuning.storage import exclusive, open_storage, patiently, release, tell
 
 Child = Callable[..., "Popen[str]"]
 
@@ -60,10 +60,10 @@ def test_a_new_storage_is_made_unless_it_must_exist(tmp_path: Path) -> None:
     made = open_storage(url)
     assert made.get_all_studies() == []
     assert made.get_heartbeat_interval() is None
-    made.engine.dispose()
+    release(made)
     found = open_storage(url, must_exist=True)
     assert found.get_all_studies() == []
-    found.engine.dispose()
+    release(found)
 
 
 def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_file_that_another_process_holds_is_one_line(
     holder.wait()
     opened = open_storage(url)
     assert opened.get_all_studies() == []
-    opened.engine.dispose()
+    release(opened)
 
 
 def test_a_storage_of_a_later_optuna_is_one_line(url: str, tmp_path: Path) -> None:
@@ -128,7 +128,6 @@ def test_a_storage_of_a_later_optuna_is_one_line(url: str, tmp_path: Path) -> No
 
 
 def test_a_server_that_does_not_answer_is_one_line() -> None:
-    pytest.importorskip("psycopg")
     message = refusal("postgresql+psycopg://ann@127.0.0.1:1/db")
     assert (
         "the storage of studies postgresql+psycopg://127.0.0.1:1/db does not answer" in message

@@ -114,6 +114,12 @@ def open_storage(
         raise TuningError(f"{_explain(url, error)}: correct sweep.storage") from error
 
 
+def release(storage: RDBStorage) -> None:
+    """Close the connections: a server has only so many, and a sweep many trials."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
 def _check_file(path: Path, *, must_exist: bool) -> None:
     """Find what would otherwise be found late, or make a folder by a slip in the path."""
     if not path.parent.is_dir():

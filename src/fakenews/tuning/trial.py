@@ -20,7 +20,14 @@ from optuna.trial import Trial, TrialState
 from fakenews.errors import Interrupted, TrainingError, TuningError
 from fakenews.tracking.store import public
 from fakenews.tuning.queue import RESULT, one_line
-from fakenews.tuning.storage import PATIENCE, UNREACHABLE, open_storage, patiently, tell
+from fakenews.tuning.storage import (
+    PATIENCE,
+    UNREACHABLE,
+    open_storage,
+    patiently,
+    release,
+    tell,
+)
 
 log = logging.getLogger(__name__)
 
@@ -197,9 +204,7 @@ class StudyTrial:
         finally:
             ended.set()
             beats.join()
-            self._storage.remove_session()
-            # A server has only so many connections, and a sweep many trials.
-            self._storage.engine.dispose()
+            release(self._storage)
 
     def _beat(self, ended: threading.Event) -> None:
         while True:
