@@ -42,4 +42,4 @@ $(VENV)/%.done: pyproject.toml requirements.lock | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/train.done: EXTRAS := train
-$(VENV)/dev.done: EXTRAS := train,postgres,s3,ray,bench,dev
+$(VENV)/dev.done: EXTRAS := train,postgres,s3,etcd,submitit,ray,bench,dev

@@ -6,7 +6,7 @@
 pruning   the same space, seed and number of trials, with sweep.pruner=median and none:
           training steps, and the best value found
 overhead  seconds of a trial that trains a single step, after the first in one process
-uneven    12 trials of 1 or 20 epochs: sweep.workers=2 beside hydra-optuna-sweeper with
+uneven    12 trials of 1 or 30 epochs: sweep.workers=2 beside hydra-optuna-sweeper with
           batches of 2 (joblib), which run the same trials in the same order
 """
 
@@ -117,8 +117,13 @@ def overhead(folder: Path, arguments: argparse.Namespace) -> Iterator[Row]:
 
 def uneven(folder: Path, arguments: argparse.Namespace) -> Iterator[Row]:
     """Seconds of the same grid, with workers and with batches."""
-    grid = ("trainer.max_epochs=choice(1, 20)", "model.network.dropout=range(0, 0.6, 0.1)")
-    settings = (f"data.fetch.rows={arguments.rows}", *SMALL)
+    grid = ("trainer.max_epochs=choice(1, 30)", "model.network.dropout=range(0, 0.6, 0.1)")
+    # As long as they say: none is stopped early.
+    settings = (
+        f"data.fetch.rows={arguments.rows}",
+        "callbacks.early_stopping.patience=100",
+        *SMALL,
+    )
     ours = ("sweep=grid", "sweep.pruner=none", "sweep.workers=2", "optimizer.lr=1e-3")
     plugin = (
         *("hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "hydra/launcher=joblib"),

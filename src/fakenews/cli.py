@@ -25,6 +25,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from fakenews import launch
 from fakenews.config import (
     closest,
     options_ending,
@@ -59,8 +60,13 @@ _MENDABLE = {
     errno.ENOENT: "choose another folder",
 }
 
+# Of `trainer.max_time`, which a restart would only begin to count again.
+_OUT_OF_TIME = 75
+
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_traceback_wanted = os.environ.get(_FULL_ERROR) == "1"
+# Beside it when we have set it, for processes that inherit it.
+_OURS = "FAKENEWS_REPORTS_ERRORS"
+_traceback_wanted = os.environ.get(_FULL_ERROR) == "1" and _OURS not in os.environ
 
 
 def run(command: Callable[[], Any], *, open_nodes: Sequence[str] = ()) -> None:
@@ -72,21 +78,15 @@ def run(command: Callable[[], Any], *, open_nodes: Sequence[str] = ()) -> None:
         command: Decorated by `hydra.main`.
         open_nodes: Nodes that take other keys than those of `conf/` too.
     """
+    if (status := launch.verdict()) is not None:
+        sys.exit(status)  # torchrun starts this rank again for nothing
+    launch.end_with_launcher()
     signal.signal(signal.SIGTERM, _terminate)
-    for argument in sys.argv[1:]:
-        if re.search(r"://[^/\s@]*:[^/\s@]+@", argument):
-            # Before Hydra writes the arguments to files.
-            _stop(
-                f"error: {argument.partition('=')[0]} holds a password, and a configuration is "
-                "written to files: set it in the environment instead, for MLflow as "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
-                1,
-            )
-    for node in open_nodes:
-        # Hydra lets a whole node bring new keys only if told so.
-        sys.argv[1:] = [re.sub(rf"^(?={node}=\{{)", "++", given) for given in sys.argv[1:]]
+    _read_arguments(open_nodes)
     # Otherwise Hydra prints exceptions itself and exits; here they are wanted.
     os.environ[_FULL_ERROR] = "1"
+    if not _traceback_wanted:
+        os.environ[_OURS] = "1"
     try:
         command()
         sys.stdout.flush()
@@ -105,16 +105,36 @@ def run(command: Callable[[], Any], *, open_nodes: Sequence[str] = ()) -> None:
         raise
     finally:
         if not _traceback_wanted:
-            del os.environ[_FULL_ERROR]
+            del os.environ[_FULL_ERROR], os.environ[_OURS]
+
+
+def _read_arguments(open_nodes: Sequence[str]) -> None:
+    """Refuse passwords, and let nodes bring new keys."""
+    for argument in sys.argv[1:]:
+        if re.search(r"://[^/\s@]*:[^/\s@]+@", argument):
+            # Before Hydra writes the arguments to files.
+            _stop(
+                f"error: {argument.partition('=')[0]} holds a password, and a configuration is "
+                "written to files: set it in the environment instead, for MLflow as "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+                1,
+            )
+    for node in open_nodes:
+        # Hydra lets a whole node bring new keys only if told so.
+        sys.argv[1:] = [re.sub(rf"^(?={node}=\{{)", "++", given) for given in sys.argv[1:]]
 
 
 def report(error: BaseException) -> None:
     """Print a user's mistake in one line and exit; return for anything else."""
     cause = _user_error(error)
     if isinstance(cause, Interrupted):
-        _stop(str(cause), cause.status)
+        if cause.status == _OUT_OF_TIME:
+            launch.final(cause.status)
+        _stop(str(cause) if launch.speaks() else "", cause.status)
     if _traceback_wanted or cause is None:
         return
+    if not launch.final(1):
+        _stop("", 1)
     jobs = [note for note in getattr(error, "__notes__", ()) if note.startswith("job ")]
     _stop(": ".join(["error", *jobs[:1], _message(cause)]), 1)
 
@@ -175,7 +195,8 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _stop(message: str, status: int) -> NoReturn:
-    print(message, file=sys.stderr)  # noqa: T201
+    if message:
+        print(message, file=sys.stderr)  # noqa: T201
     sys.exit(status)
 
 

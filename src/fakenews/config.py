@@ -6,6 +6,7 @@ stand there once. Importing this module is cheap, so that `--help` is fast.
 
 import difflib
 import inspect
+import math
 import os
 import re
 import typing
@@ -14,11 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationKeyError, InterpolationToMissingValueError
 
 from fakenews.errors import ConfigError
-from fakenews.launch import agreed
+from fakenews.launch import agreed, has_store, started
 
 RUN_ID = "FAKENEWS_RUN_ID"
 
@@ -49,13 +50,16 @@ def register_resolvers() -> None:
     `${root:}` is the working copy, `${run_dir:RUNS,NAME,RESUME}` the folder of this run,
     `${unchanged:FOLDER}` refuses options with which its run cannot be resumed,
     `${job_dir:NAME,NUMBER}` is that of a sweep's job within RUNS, and `${options:}` lists
-    every config group with its options, for the help text.
+    every config group with its options, for the help text. `${devices:}` on each of `${nodes:}`
+    are the processes that a launcher has started.
     """
     OmegaConf.register_resolver("root", _root, replace=True)
     OmegaConf.register_resolver("run_dir", _run_dir, replace=True, use_cache=True)
     OmegaConf.register_resolver("unchanged", _unchanged, replace=True)
     OmegaConf.register_resolver("job_dir", _job_dir, replace=True)
     OmegaConf.register_resolver("options", _options, replace=True)
+    OmegaConf.register_resolver("devices", lambda: started()[0], replace=True)
+    OmegaConf.register_resolver("nodes", lambda: started()[1], replace=True)
 
 
 def _root() -> str:
@@ -74,7 +78,7 @@ def _own_run_dir(runs: str, name: str, resume: str | None) -> str:
         raise ConfigError(faults)
     if resume is not None and (found := find_run(Path(runs) / name, str(resume))) is not None:
         return str(found)
-    return str(Path(runs) / name / _run_id())
+    return str(Path(runs) / name / run_id())
 
 
 def _unchanged(folder: str, *, _root_: DictConfig) -> str:
@@ -91,23 +95,55 @@ def _job_dir(name: str, number: int) -> str:
     """Where a sweep's job works, beside the runs that were started alone."""
     if faults := list(name_faults(name)):
         raise ConfigError(faults)
-    return f"{name}/{agreed('run_id', _run_id)}_{number}"
+    return f"{name}/{agreed('run_id', run_id)}_{number}"
 
 
-def _run_id() -> str:
-    """The time at which this process, or the one that started it, was first asked."""
-    run_id = os.environ.get(RUN_ID)
-    if run_id is None:
-        run_id = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S.%f")[:-3]
-        os.environ[RUN_ID] = run_id
-    return run_id
+def run_id() -> str:
+    """What names this run: for one process, the time at which it was first asked.
+
+    Raises:
+        ConfigError: There are several processes, and nothing names what they share.
+    """
+    found = os.environ.get(RUN_ID)
+    if found is None:
+        found = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S.%f")[:-3]
+        if math.prod(started()) > 1 and not has_store():
+            found = os.environ.get("SLURM_JOB_ID", "")
+            if not found:
+                raise ConfigError(
+                    "several processes were started, and each would make a run folder: give "
+                    f"them one with {RUN_ID}=NAME in their environment, or hydra.run.dir=FOLDER"
+                )
+        os.environ[RUN_ID] = found
+    return found
 
 
-def name_faults(name: object) -> Iterator[str]:
-    """What is wrong with the name of runs."""
+def set_output(config: DictConfig, folder: str) -> None:
+    """Say where a run works, before it does: what refers to that can then be resolved.
+
+    Args:
+        config: Composed, with Hydra's own part.
+        folder: Of the run.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+        config.hydra.runtime.output_dir = folder
+    HydraConfig.instance().set_config(config)
+
+
+def task(config: DictConfig) -> DictConfig:
+    """The configuration without Hydra's own part."""
+    keys = [str(key) for key in config if key != "hydra"]
+    found: DictConfig = OmegaConf.masked_copy(config, keys)
+    return found
+
+
+def name_faults(name: object, *, key: str = "name") -> Iterator[str]:
+    """What is wrong with the name of runs, or of one."""
     # It names a folder, an MLflow experiment and a registered model.
     if not re.fullmatch(r"\w[\w.-]*", str(name)):
-        yield f"name={name}: use letters, digits, '_', '-' and '.'"
+        yield f"{key}={name}: use letters, digits, '_', '-' and '.'"
 
 
 def _options(*, _root_: DictConfig) -> str:

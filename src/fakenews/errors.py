@@ -7,6 +7,7 @@
     ├── EncoderError     pretrained weights are missing, damaged or unreachable
     ├── TrainingError    a run cannot start, or cannot be continued
     ├── TuningError      a sweep cannot start, or cannot go on
+    ├── ClusterError     a job cannot be started elsewhere, or did not end as it should
     ├── Interrupted      a run was stopped from outside, and can be continued
     ├── TrackingError    the MLflow store is locked, unreachable or refuses us
     └── BundleError      a bundle is incomplete, changed or of another format
@@ -56,6 +57,10 @@ class TrainingError(FakeNewsError):
 
 class TuningError(FakeNewsError):
     """A sweep cannot start, or cannot go on."""
+
+
+class ClusterError(FakeNewsError):
+    """A job cannot be started where it should run, or did not end as it should."""
 
 
 class Interrupted(FakeNewsError):

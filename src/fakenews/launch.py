@@ -1,17 +1,44 @@
 """Several processes as one run: which one writes, and what all must agree on."""
 
+import contextlib
+import ctypes
+import logging
 import os
-from collections.abc import Callable, Mapping
+import signal
+import sys
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 from fakenews.errors import ConfigError
 
 _WAIT = timedelta(minutes=5)
 
 
+VERDICT = "FAKENEWS_VERDICT"
+"""Names a file, in the environment of the ranks that `cluster=torchrun` starts."""
+
+# Of <sys/prctl.h>.
+_PR_SET_PDEATHSIG = 1
+
+
 def is_main_process() -> bool:
     """Whether this process writes the run's artefacts: rank 0, or the only process."""
-    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+    return _rank() == 0
+
+
+def speaks() -> bool:
+    """Whether this process says what all ranks of this machine would say."""
+    return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+
+
+def has_store() -> bool:
+    """Whether torchrun keeps a store in which its ranks can agree on something."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def agreed(key: str, value: Callable[[], str]) -> str:
@@ -24,7 +51,7 @@ def agreed(key: str, value: Callable[[], str]) -> str:
         key: Names what is agreed on.
         value: Computed on rank 0 only, or where torchrun has started nothing.
     """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if not has_store():
         return value()
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -47,19 +74,82 @@ def core_share(processes: int) -> int:
     return max(len(os.sched_getaffinity(0)) // processes, 1)
 
 
-def check_world(world_size: int, environment: Mapping[str, str]) -> None:
+def started() -> tuple[int, int]:
+    """Processes on each node, and nodes, as whatever started this process says.
+
+    torchrun tells its children, `srun` its tasks, and an operator of Kubernetes its pods.
+    """
+    found = os.environ
+    if "WORLD_SIZE" in found:
+        world, local = int(found["WORLD_SIZE"]), int(found.get("LOCAL_WORLD_SIZE", "1"))
+        return local, world // local
+    # Of a step alone: a batch script is no rank of its own job.
+    tasks = int(found.get("SLURM_STEP_NUM_TASKS", "1"))
+    nodes = int(found.get("SLURM_STEP_NUM_NODES", "1"))
+    return tasks // nodes, nodes
+
+
+def check_world(devices: int, nodes: int) -> None:
     """Check that a launcher has started the processes that the trainer counts on.
 
     Args:
-        world_size: Of the trainer.
-        environment: Of this process.
+        devices: On each node, of the trainer.
+        nodes: Of the trainer.
 
     Raises:
         ConfigError: It has not.
     """
-    if world_size > 1 and "RANK" not in environment and "SLURM_PROCID" not in environment:
+    wanted, (local, others) = devices * nodes, started()
+    if wanted == local * others:
+        return
+    said = f"trainer.devices={devices} and trainer.num_nodes={nodes} make {wanted} processes"
+    if local * others == 1:
         raise ConfigError(
-            f"trainer.devices and trainer.num_nodes make {world_size} processes, and only one "
-            f"is running: start it with torchrun --standalone --nproc-per-node={world_size} "
-            "train.py trainer=ddp ..."
+            f"{said}, and only one is running: leave both out, and start them with "
+            f"cluster=torchrun cluster.processes={devices}"
         )
+    raise ConfigError(
+        f"{said}, and {local * others} were started ({local} on each of {others} nodes): leave "
+        "both out, and the trainer counts on what was started"
+    )
+
+
+def final(status: int) -> bool:
+    """Tell torchrun's starter that no restart will change how this process ends.
+
+    Returns:
+        Whether this process is the one to say why: the first on this machine.
+    """
+    path = os.environ.get(VERDICT)
+    if path is None:
+        return True
+    try:
+        with Path(path).open("x") as file:
+            file.write(str(status))
+    except FileExistsError:
+        return False
+    return True
+
+
+def verdict() -> int | None:
+    """The status of a rank before this one that no restart will change, if there was one."""
+    path = os.environ.get(VERDICT)
+    with contextlib.suppress(OSError, ValueError):
+        return int(Path(path).read_text()) if path else None
+    return None
+
+
+def end_with_launcher() -> None:
+    """Ask this process to save and end when torchrun is killed, which cannot say so."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class RankFormatter(logging.Formatter):
+    """Begins a line with the rank, where there are several."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line = super().format(record)
+        local, nodes = started()
+        return f"[{_rank()}/{local * nodes}] {line}" if local * nodes > 1 else line

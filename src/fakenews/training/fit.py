@@ -1,6 +1,6 @@
 """Fitting: a configuration and a dataset in, a model that predicts out."""
 
-import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from fakenews.engines import Engine, TfidfEngine, TorchEngine
 from fakenews.errors import ConfigError, Interrupted
 from fakenews.evaluation.calibration import Calibration
 from fakenews.features.pipeline import FeaturePipeline
-from fakenews.launch import check_world, is_main_process
+from fakenews.launch import is_main_process
 from fakenews.models.classifier import Classifier
 from fakenews.models.encoder import Pretrained
 from fakenews.models.networks import Network
@@ -27,6 +27,9 @@ from fakenews.tracking.folder import LAST
 from fakenews.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from fakenews.training.history import History
 from fakenews.training.reader import fit_features
+
+# What the libraries that connect ranks say when one is gone.
+_OF_RANKS = re.compile(r"\b(gloo|nccl)\b|Connection closed by peer", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +128,6 @@ def fit_network(
         # Lightning's own limit ends a training as if it were done; StopAndSave's does not.
         max_time=None,
     )
-    check_world(trainer.world_size, os.environ)
     last = folder / LAST
     try:
         trainer.fit(model, loader, ckpt_path=last if last.is_file() else None)
@@ -134,6 +136,14 @@ def fit_network(
         raise Interrupted(
             "interrupted: run the same command with resume=auto to continue", status=130
         ) from error
+    except RuntimeError as error:
+        if trainer.world_size > 1 and _OF_RANKS.search(str(error)):
+            raise Interrupted(
+                "lost another rank, which died or cannot be reached any more: training goes on "
+                "from the last checkpoint when all are started again",
+                status=1,
+            ) from error
+        raise
     best: ModelCheckpoint = own["best"]
     model.load_state_dict(read_checkpoint(best.best_model_path)["state_dict"])
     return Fitted(

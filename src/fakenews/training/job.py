@@ -28,7 +28,7 @@ from fakenews.config import check, plain
 from fakenews.data.dataset import LabelledData
 from fakenews.errors import ConfigError, Interrupted, TrainingError
 from fakenews.inference.latency import latency
-from fakenews.launch import is_main_process
+from fakenews.launch import check_world, is_main_process
 from fakenews.rules import training_rules, world_size
 from fakenews.tracking.folder import LAST, RunFolder
 from fakenews.tracking.mlflow import is_mlflow
@@ -53,6 +53,8 @@ _NO_NEWS = (
     ".*is smaller than the logging interval",
     # Batches of rows in memory are made faster than workers could hand them over.
     ".*does not have many workers",
+    # torchrun starts ranks where SLURM is installed, too.
+    "The `srun` command is available",
     # A resumed run works where it did.
     "Checkpoint directory .* exists and is not empty",
 )
@@ -77,6 +79,8 @@ def train(cfg: DictConfig) -> float:
         warnings.filterwarnings("ignore", message=message)
     check(cfg, rules=training_rules)
     check_mode(cfg)
+    if "network" in cfg.model and isinstance(cfg.trainer.devices, int):
+        check_world(cfg.trainer.devices, cfg.trainer.get("num_nodes") or 1)
     output = Path(HydraConfig.get().runtime.output_dir)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     tune_process(threads=cfg.threads)

@@ -17,13 +17,13 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import Trial
 from rich.console import Console
 
-from fakenews.config import CONF, check, plain
+from fakenews.config import CONF, check, plain, set_output, task
 from fakenews.errors import ConfigError, Interrupted
 from fakenews.launch import core_share
 from fakenews.rules import sweep_rules, training_rules
@@ -58,8 +58,8 @@ def search(
     Raises:
         FakeNewsError: The sweep cannot start or go on, or was interrupted.
     """
-    _set_output(config, config.hydra.sweep.dir)
-    cfg = _task(config)
+    set_output(config, config.hydra.sweep.dir)
+    cfg = task(config)
     _check_settings(cfg)
     sweep = cfg.sweep
     space = read_space(plain(sweep.params), plain(sweep.when), _arguments(cfg, arguments))
@@ -135,21 +135,6 @@ def conclude(cfg: DictConfig, study: Study, folder: Path) -> Path:
     return folder
 
 
-def _task(config: DictConfig) -> DictConfig:
-    """The configuration without Hydra's own part."""
-    task: DictConfig = OmegaConf.masked_copy(
-        config, [str(key) for key in config if key != "hydra"]
-    )
-    return task
-
-
-def _set_output(config: DictConfig, folder: str) -> None:
-    """What refers to the run folder can be resolved only when there is one."""
-    with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
-        config.hydra.runtime.output_dir = folder
-    HydraConfig.instance().set_config(config)
-
-
 def _check_settings(cfg: DictConfig) -> None:
     if faults := list(sweep_rules(cfg)):
         raise ConfigError(faults)
@@ -211,9 +196,9 @@ def _check_points(config: DictConfig, space: Space, loader: ConfigLoader) -> Non
             composed = loader.load_sweep_config(
                 config, [*space.overrides(point), "sweep.trial=0"]
             )
-            _set_output(composed, config.hydra.sweep.dir)
+            set_output(composed, config.hydra.sweep.dir)
             try:
-                check(_task(composed), rules=training_rules)
+                check(task(composed), rules=training_rules)
             except ConfigError as error:
                 faults |= dict.fromkeys(error.faults)
     finally:

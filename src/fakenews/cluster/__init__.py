@@ -1,0 +1,1 @@
+"""Starting the job elsewhere: in several processes, on other machines."""
