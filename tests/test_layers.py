@@ -22,6 +22,7 @@ ORDER = [
     ("tracking",),
     ("tuning",),
     ("training",),
+    ("cluster",),
 ]
 LEVEL = {stage: level for level, stages in enumerate(ORDER) for stage in stages}
 

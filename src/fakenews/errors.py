@@ -9,6 +9,7 @@
     ├── TuningError      a sweep cannot start, or cannot go on
     ├── Interrupted      a run was stopped from outside, and can be continued
     ├── TrackingError    the MLflow store is locked, unreachable or refuses us
+    ├── ClusterError     a cluster cannot be reached, or does not take a job
     └── BundleError      a bundle is incomplete, changed or of another format
 
 The command line prints such an error as one line (what, where, what to do) and exits
@@ -73,6 +74,10 @@ class Interrupted(FakeNewsError):
 
 class TrackingError(FakeNewsError):
     """The MLflow store is locked, unreachable or refuses us."""
+
+
+class ClusterError(FakeNewsError):
+    """A cluster cannot be reached, or does not take a job."""
 
 
 class BundleError(FakeNewsError):

@@ -1,0 +1,1 @@
+"""Trainings that run elsewhere: each module hands a job to another program."""
