@@ -78,7 +78,7 @@ make_repository() {
     echo "it exists"
   else
     run aws ecr create-repository --repository-name "$image" --region "$region" \
-      --image-scanning-configuration scanOnPush=true
+      --image-scanning-configuration scanOnPush=true --tags Key=project,Value=fakenews
   fi
 }
 
@@ -107,7 +107,7 @@ make_file_system() {
     echo "it exists: $efs"
   else
     run aws efs create-file-system --creation-token "$efs_token" --region "$region" \
-      --encrypted --throughput-mode elastic --tags "Key=Name,Value=$efs_token"
+      --encrypted --throughput-mode elastic --tags "Key=Name,Value=$efs_token" Key=project,Value=fakenews
     efs=$(file_system)
   fi
   while [[ $dry_run == false && $state != available ]]; do

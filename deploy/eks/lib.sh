@@ -18,7 +18,7 @@ cluster=$(metadata name)
 region=$(metadata region)
 namespace=fakenews
 # Finds the file system again.
-efs_token=fakenews-$cluster
+efs_token=$cluster-shared
 
 fail() {
   printf 'error: %s\n' "$1" >&2
