@@ -23,6 +23,9 @@ check: $(VENV)/dev.done ## Lint, formatting and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+manifests: $(VENV)/dev.done ## Check what deploys: Kubernetes, EKS.
+	$(BIN)/python -m pytest tests/deploy $(ARGS)
+
 format: $(VENV)/dev.done ## Format the code and mend what the linter can mend.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

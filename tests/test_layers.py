@@ -22,6 +22,7 @@ ORDER = [
     ("tracking",),
     ("tuning",),
     ("training",),
+    ("cluster",),
 ]
 LEVEL = {stage: level for level, stages in enumerate(ORDER) for stage in stages}
 
@@ -29,11 +30,11 @@ LEVEL = {stage: level for level, stages in enumerate(ORDER) for stage in stages}
 APART = {
     "config": {"errors", "bounds", "launch", "tracking"},
     "rules": {"config", "bounds"},
-    "cli": {"config", "errors", "tracking"},
+    "cli": {"config", "errors", "launch", "tracking"},
 }
 
 # Stages that are whole commands: they check their configuration.
-JOBS = ("preparation", "tuning", "training")
+JOBS = ("preparation", "tuning", "training", "cluster")
 
 # What a server has that only predicts.
 PREDICTS = [

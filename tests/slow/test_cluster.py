@@ -281,7 +281,7 @@ SAME = ("encoder.dropout=0", "model.network.dropout=0")
 def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """One process, on the batches that two ranks have together in a step."""
     found = Place(tmp_path_factory.mktemp("alone"), data)
-    found.end(found.start("trainer.accumulate_grad_batches=2", "loader.workers=0", *SAME))
+    found.end(found.start("trainer.accumulate_grad_batches=2", "loader.num_workers=0", *SAME))
     return found
 
 
@@ -334,7 +334,11 @@ def test_host_dies_and_another_joins(hosts: list[tuple[str, ...]], place: Place)
     second = on_host(place, hosts, 1, *elastic, pause=0.1)
 
     def worlds() -> list[str]:
-        notes = (line.split() for p in (place.root / "notes").iterdir() for line in p.open())
+        notes = (
+            line.split()
+            for p in (place.root / "notes").iterdir()
+            for line in p.read_text().splitlines()
+        )
         return [note[3] for note in sorted(notes) if len(note) > 3]
 
     place.wait_for(lambda: worlds()[-6:] == ["2"] * 6)

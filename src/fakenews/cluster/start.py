@@ -71,7 +71,7 @@ def start(config: DictConfig, *, sweep: bool) -> int:
 
     from fakenews.cluster.job import Cluster, Job
     from fakenews.rules import training_rules
-    from fakenews.tracking.folder import find_run
+    from fakenews.tracking.folder import discard_empty, find_run
 
     set_output(config, str(Path(config.paths.runs) / "to-start"))
     cfg = task(config)
@@ -100,7 +100,11 @@ def start(config: DictConfig, *, sweep: bool) -> int:
     if cluster.dry_run:
         print(cluster.plan(job))  # noqa: T201
         return 0
-    return cluster.submit(job)
+    status = cluster.submit(job)
+    if status != 0:
+        # Ranks that end each other leave what one alone would have removed.
+        discard_empty(Path(config.paths.runs) / job.name / job.run_id)
+    return status
 
 
 def _overrides(config: DictConfig) -> list[str]:
