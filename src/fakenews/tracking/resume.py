@@ -37,7 +37,7 @@ _MOVABLE = re.compile(
     r"|(encoder|model\.network)\.(attention_)?dropout\d*"
 )
 # What may differ without a word.
-_FREE = ("resume", "trainer.max_time")
+_FREE = ("resume", "cluster", "trainer.max_time", "trainer.devices", "trainer.num_nodes")
 
 _REFERENCE = re.compile(r"\$\{\w[\w.]*\}")
 _ABSENT = "(absent)"
@@ -73,7 +73,11 @@ def changed_options(cfg: DictConfig, folder: Path) -> list[str]:
         cfg: As for `refuse_changes`.
         folder: Of the run to resume.
     """
-    return [name for name in _changes(cfg, folder) if name not in _FREE]
+    return [
+        name
+        for name in _changes(cfg, folder)
+        if not any(_within(name, start) for start in _FREE)
+    ]
 
 
 def _changes(cfg: DictConfig, folder: Path) -> dict[str, tuple[Any, Any]]:

@@ -16,7 +16,10 @@ from fakenews.tuning.space import Space
 from fakenews.tuning.storage import exclusive
 
 # Options that may differ between those who work on a study: they change no result.
-_FREE = ("sweep", "paths", "logger", "threads", "trainer.devices", "trainer.num_nodes")
+_FREE = (
+    *("sweep", "cluster", "paths", "logger", "threads"),
+    *("trainer.devices", "trainer.num_nodes"),
+)
 _FREE_ENDS = (".num_workers", ".pin_memory", ".refresh_rate")
 _SHOWN = 5
 
