@@ -102,8 +102,9 @@ COPY --from=mlflow-packages /opt/venv /opt/venv
 EXPOSE 5000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:5000/health', timeout=4)"]
+ENV MLFLOW_BACKEND_STORE_URI=sqlite:////data/mlflow.db
 CMD ["mlflow", "server", "--host", "0.0.0.0", "--port", "5000", "--workers", "2", \
-    "--backend-store-uri", "sqlite:////data/mlflow.db", "--artifacts-destination", "/data/artifacts"]
+    "--artifacts-destination", "/data/artifacts"]
 
 
 # What is built when no target is named.
