@@ -54,7 +54,7 @@ def all_packages() -> list[str]:
 
 
 def git(root: Path) -> dict[str, Any]:
-    """`commit` and `diff` of a working copy; outside one FAKENEWS_COMMIT, as an image has it."""
+    """`commit` and `diff` of a working copy; outside one, an image's FAKENEWS_COMMIT."""
     commit = _git(root, "rev-parse", "HEAD")
     diff = _git(root, "diff", "--no-ext-diff", "HEAD") if commit else None
     return {"commit": commit or os.environ.get("FAKENEWS_COMMIT") or None, "diff": diff or None}
