@@ -66,6 +66,7 @@ COPY deploy/with-secrets /usr/local/bin/
 # All that is written goes to /data, a volume, and /tmp: the root may be read-only.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    GIT_PYTHON_REFRESH=quiet \
     HOME=/tmp \
     XDG_CACHE_HOME=/tmp/cache \
     MPLCONFIGDIR=/tmp/cache/matplotlib \
