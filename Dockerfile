@@ -29,10 +29,12 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 
 FROM builder AS predict-packages
-# Hydra reads the command's options and rich prints its tables; what trains is left out.
+# Hydra reads the command's options and rich prints its tables; what trains is left out, and
+# with it what the sweeper, which Hydra would load as a plugin, builds on.
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
-    install-packages --editable . hydra-core omegaconf rich
+    install-packages --editable . hydra-core omegaconf rich \
+    && rm /opt/venv/lib/python3.*/site-packages/fakenews-*.dist-info/entry_points.txt
 
 
 FROM builder AS mlflow-packages
