@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all check format lock clean
+.PHONY: help train test test-all check format lock image clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -32,6 +32,9 @@ format: $(VENV)/dev.done ## Format the code and mend what the linter can mend.
 
 lock: ## Choose new versions of everything and write requirements.lock.
 	PYTHON=$(PYTHON) scripts/lock.sh
+
+image: ## Build the training image without a container engine and watch it work, as root; ARGS="train predict mlflow".
+	PYTHON=$(PYTHON) .ci/image $(ARGS)
 
 clean: ## Remove the environment and all caches; runs and the MLflow store stay.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info

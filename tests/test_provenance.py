@@ -42,11 +42,20 @@ def test_outside_a_repository_there_is_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.delenv("FAKENEWS_COMMIT", raising=False)
     nothing = {"commit": None, "diff": None}
     assert git(tmp_path) == nothing
     assert git(tmp_path / "nowhere") == nothing
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git(Path(__file__).parent) == nothing
+
+
+def test_an_image_tells_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setenv("FAKENEWS_COMMIT", "abc")
+    assert git(tmp_path) == {"commit": "abc", "diff": None}
+    monkeypatch.setenv("FAKENEWS_COMMIT", "")
+    assert git(tmp_path)["commit"] is None
 
 
 def test_versions_are_those_that_run() -> None:

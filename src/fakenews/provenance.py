@@ -1,6 +1,7 @@
 """Where a run comes from: commit, uncommitted changes, package versions."""
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -53,10 +54,10 @@ def all_packages() -> list[str]:
 
 
 def git(root: Path) -> dict[str, Any]:
-    """`commit` and `diff` of a working copy; both None outside one."""
+    """`commit` and `diff` of a working copy; outside one, an image's FAKENEWS_COMMIT."""
     commit = _git(root, "rev-parse", "HEAD")
     diff = _git(root, "diff", "--no-ext-diff", "HEAD") if commit else None
-    return {"commit": commit, "diff": diff or None}
+    return {"commit": commit or os.environ.get("FAKENEWS_COMMIT") or None, "diff": diff or None}
 
 
 def _git(root: Path, *arguments: str) -> str | None:
