@@ -25,7 +25,7 @@ RUN mkdir -p src/fakenews && touch src/fakenews/__init__.py README.md LICENSE
 FROM builder AS train-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
-    install-packages --editable ".[train,postgres,s3]"
+    install-packages --editable ".[train,postgres,s3,etcd]"
 
 
 FROM builder AS predict-packages

@@ -2,9 +2,11 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two files of tests beside each other; more would disturb those that start processes.
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all check format lock image clean
+.PHONY: help train test test-all test-slow check manifests format lock image clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -13,10 +15,12 @@ train: $(VENV)/train.done ## Install what training needs and train on the bundle
 	$(BIN)/python train.py $(ARGS)
 
 test: $(VENV)/dev.done ## Install everything and run the tests.
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
-test-all: $(VENV)/dev.done ## Run the slow integration tests too.
-	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+test-slow: $(VENV)/dev.done ## Run the slow integration tests.
+	$(PYTEST) -m slow $(ARGS)
+
+test-all: test test-slow ## Run both.
 
 check: $(VENV)/dev.done ## Lint, formatting and types.
 	$(BIN)/ruff check .

@@ -52,7 +52,7 @@ apply() {
     kubectl kustomize "$1" |
       sed -e "s/ACCOUNT_ID/$account/g; s/BUCKET_NAME/$bucket/g; s/CLUSTER_NAME/$cluster/g" \
         -e "s/FILE_SYSTEM_ID/$efs/g; s/REGION_NAME/$region/g" \
-        -e "s|image: $image:|image: $registry/$image:|" |
+        -e "s|image: \(fakenews-[a-z]*\):|image: $registry/\1:|" |
       kubectl apply --filename=-
   fi
 }
@@ -72,14 +72,17 @@ make_bucket() {
     --lifecycle-configuration '{"Rules": [{"ID": "parts", "Status": "Enabled", "Filter": {}, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}]}'
 }
 
-make_repository() {
-  step "The repository of the image"
-  if exists aws ecr describe-repositories --repository-names "$image" --region "$region"; then
-    echo "it exists"
-  else
-    run aws ecr create-repository --repository-name "$image" --region "$region" \
-      --image-scanning-configuration scanOnPush=true --tags Key=project,Value=fakenews
-  fi
+make_repositories() {
+  local image
+  for image in "${images[@]}"; do
+    step "The repository of the image $image"
+    if exists aws ecr describe-repositories --repository-names "$image" --region "$region"; then
+      echo "it exists"
+    else
+      run aws ecr create-repository --repository-name "$image" --region "$region" \
+        --image-scanning-configuration scanOnPush=true --tags Key=project,Value=fakenews
+    fi
+  done
 }
 
 make_cluster() {
@@ -161,19 +164,21 @@ TEXT
 confirm "Make all this?"
 account=$(ask aws sts get-caller-identity --query Account)
 registry=${account:-ACCOUNT}.dkr.ecr.$region.amazonaws.com
-image=fakenews-train
+images=(fakenews-train fakenews-mlflow)
 efs=''
 make_bucket
-make_repository
+make_repositories
 make_cluster
 make_file_system
 make_services
 cat <<TEXT
 
-Done. MLflow starts, and trainings can, when the image is there:
+Done. MLflow starts, and trainings can, when the images are there:
   aws ecr get-login-password --region $region | docker login --username AWS --password-stdin $registry
-  docker tag $image:TAG $registry/$image:TAG && docker push $registry/$image:TAG
-TAG, and for your trainings $registry/$image as newName, stand in
+  for image in ${images[*]}; do
+    docker tag \$image:TAG $registry/\$image:TAG && docker push $registry/\$image:TAG
+  done
+TAG, and for your trainings $registry/NAME as newName, stand in
 deploy/kubernetes/components/images/kustomization.yaml.
 MLflow: kubectl port-forward --namespace=$namespace service/fakenews-mlflow 5000
 TEXT

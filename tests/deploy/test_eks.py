@@ -120,8 +120,9 @@ case "$(basename "$0") $*" in
   *" kustomize "*) exec "$REAL_KUBECTL" "$@" ;;
   *"create iamserviceaccount"*) cat > "$CALLS.config" ;;
   *" apply "*) cat >> "$CALLS.applied" ;;
+  *"create cluster"*) cat > "$CALLS.config"; exit "${FAIL_CREATE:-0}" ;;
+  *--config-file=-*) cat > /dev/null ;;
   *"create secret"*) cat > /dev/null ;;
-  "eksctl create cluster"*) cat > "$CALLS.config"; exit "${FAIL_CREATE:-0}" ;;
   *get-caller-identity*) echo 123456789012 ;;
   *head-bucket* | *describe-repositories* | *"get secret"*) exit "${MISSING:-1}" ;;
   *"describe-cluster"*SecurityGroup*) echo sg-1 ;;
@@ -232,7 +233,8 @@ def test_create_makes_all_of_it(scripts: Scripts) -> None:
     assert done.returncode == 0, done.stderr
     for part in (
         "aws s3 mb s3://my-bucket",
-        "aws ecr create-repository",
+        "aws ecr create-repository --repository-name fakenews-train",
+        "aws ecr create-repository --repository-name fakenews-mlflow",
         "eksctl create cluster",
         "aws efs create-file-system",
         "kubectl create secret generic fakenews-postgres",
@@ -248,7 +250,7 @@ def test_create_makes_all_of_it(scripts: Scripts) -> None:
         "arn:aws:iam::123456789012:role/fakenews-train",
         "ARTIFACTS: s3://my-bucket/mlflow",
         "fileSystemId: fs-12345678",
-        "image: 123456789012.dkr.ecr.eu-central-1.amazonaws.com/fakenews-train:",
+        "image: 123456789012.dkr.ecr.eu-central-1.amazonaws.com/fakenews-mlflow:",
         "k8s.io/cluster-autoscaler/fakenews",
     ):
         assert part in applied

@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # 40 batches of 16 an epoch.
 GROUPS = [(64, 64, 32)] * 4
 ROWS = 4 * 160
+# 16 batches of 16 an epoch, of which two ranks make a step of two beside each other.
+SAMPLE = ("data=sample", "data.fetch.rows=320")
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 
 # Notes the rows of every step of every rank.
@@ -51,7 +53,7 @@ class Place:
     """A folder that all processes share."""
 
     root: Path
-    data: Path
+    data: Path | None  # prepared; None: in memory
     processes: list["subprocess.Popen[str]"] = field(default_factory=list)
 
     def start(
@@ -63,8 +65,10 @@ class Place:
         process = subprocess.Popen(
             [
                 *(*within, sys.executable, str(ROOT / "train.py"), "name=run"),
-                *("data=shards", f"data.path={self.data}", "encoder=tiny", "features=headline"),
-                *("loader.batch_size=16", "loader.window_rows=100", "trainer.max_epochs=2"),
+                *(SAMPLE if self.data is None else ("data=shards", f"data.path={self.data}")),
+                *(() if self.data is None else ("loader.window_rows=100",)),
+                *("encoder=tiny", "features=headline", "loader.batch_size=16"),
+                "trainer.max_epochs=2",
                 *("bootstrap=10", "logger=none", "callbacks.last.every_n_train_steps=1"),
                 *(f"paths.root={self.root}", f"paths.cache={self.root}/cache", *overrides),
             ],
@@ -278,9 +282,9 @@ SAME = ("encoder.dropout=0", "model.network.dropout=0")
 
 
 @pytest.fixture(scope="module")
-def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """One process, on the batches that two ranks have together in a step."""
-    found = Place(tmp_path_factory.mktemp("alone"), data)
+    found = Place(tmp_path_factory.mktemp("alone"), None)
     found.end(found.start("trainer.accumulate_grad_batches=2", *SAME))
     return found
 
@@ -311,6 +315,7 @@ def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_two_hosts_learn_what_one_does(
     hosts: list[tuple[str, ...]], place: Place, alone: Place
 ) -> None:
+    place.data = None
     both = [on_host(place, hosts, number, *C10D, *SAME) for number in (0, 1)]
     output = [place.end(process) for process in both]
     assert sum(text.count("start with report.html") for text in output) == 1
@@ -320,6 +325,7 @@ def test_two_hosts_learn_what_one_does(
 def test_two_hosts_meet_at_an_etcd_server(
     hosts: list[tuple[str, ...]], place: Place, alone: Place, etcd: str
 ) -> None:
+    place.data = None
     both = [
         on_host(place, hosts, number, "cluster=torchrun_etcd", etcd, *SAME) for number in (0, 1)
     ]
