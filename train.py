@@ -21,4 +21,4 @@ def main(cfg: "DictConfig") -> float:
 
 
 if __name__ == "__main__":
-    cli.run(main, open_nodes=["data.storage_options"])
+    cli.run(main, open_nodes=["data.storage_options", "cluster.options"])

@@ -61,6 +61,19 @@ def test_gpus_bring_their_trainer(tmp_path: Path) -> None:
     assert script.count("trainer=gpu") == 1
 
 
+def test_options_of_sbatch_and_lines_of_shell_as_the_readme_has_them(tmp_path: Path) -> None:
+    script = shown(
+        tmp_path,
+        "cluster=slurm",
+        'cluster.setup=["module load cuda"]',
+        "cluster.options={constraint: a100}",
+        "cluster.time=12:00:00",
+    )
+    assert "\nmodule load cuda\n" in script
+    assert "#SBATCH --constraint=a100\n" in script
+    assert "#SBATCH --time=12:00:00\n" in script
+
+
 def test_a_trainer_that_was_chosen_stays(tmp_path: Path) -> None:
     assert "trainer=gpu" not in shown(
         tmp_path, "cluster=slurm", "cluster.gpus=2", "trainer=ddp"

@@ -139,6 +139,17 @@ def test_every_model_ends_in_a_bundle_that_predicts(job: Job, model: str):
     assert sum(prediction.probabilities.values()) == pytest.approx(1)
 
 
+def test_a_finished_run_that_is_started_again_stays_as_it_is(
+    job: Job, caplog: pytest.LogCaptureFixture
+):
+    value, folder = job("model=tfidf")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with caplog.at_level(logging.INFO):
+        assert job("model=tfidf") == (value, folder)
+    assert "is finished: nothing to do" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
 def test_odd_class_names_reach_report_bundle_and_store(job: Job, tmp_path: Path):
     classes = ["satire / parody", "vrai (é)", "100% false", "a&b=c?"]
     path = table(tmp_path / "four.csv", 240, classes=classes)
@@ -353,7 +364,7 @@ def test_fewer_epochs_than_the_run_has_done(job: Job, tmp_path: Path):
 
 
 def test_more_devices_than_processes(job: Job):
-    with pytest.raises(ConfigError, match="torchrun --standalone --nproc-per-node=2"):
+    with pytest.raises(ConfigError, match=r"cluster=torchrun cluster\.processes=2"):
         job("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 
 

@@ -23,6 +23,7 @@ State = Literal["running", "interrupted", "pruned", "failed", "finished"]
 
 _RECORD = "run.json"
 LAST = "checkpoints/last.ckpt"
+RESULT = "result.json"
 # What there is before a run begins; the last two are of loggers.
 _STARTED = {".hydra", ".lock", "csv", "tensorboard"}
 
@@ -60,7 +61,7 @@ class RunFolder:
     @property
     def record(self) -> dict[str, Any]:
         """What `note` has written so far."""
-        return _record(self.path)
+        return read_record(self.path)
 
     def note(self, **values: Any) -> None:
         """Add values to the folder's record; the change is all or nothing."""
@@ -93,14 +94,14 @@ def find_run(runs: Path, resume: str) -> Path | None:
             raise ConfigError(
                 f"resume={resume}: {folder / LAST} does not exist; give a run folder, or auto"
             )
-        if _record(folder).get("state") == "finished":
+        if read_record(folder).get("state") == "finished":
             raise TrainingError(
                 f"resume={resume}: the run is finished, its bundle is {folder / 'bundle'}; "
                 "start a new run without resume"
             )
         return folder
     for folder in sorted(runs.glob("*/"), key=lambda path: path.name, reverse=True):
-        unfinished = _record(folder).get("state") in ("running", "interrupted", "failed")
+        unfinished = read_record(folder).get("state") in ("running", "interrupted", "failed")
         if not unfinished or not (folder / LAST).is_file():
             continue
         if _in_use(folder):
@@ -130,7 +131,8 @@ def discard_empty(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-def _record(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> dict[str, Any]:
+    """What is noted of a run; nothing where there is none."""
     try:
         record = json.loads((folder / _RECORD).read_text())
     except (OSError, ValueError):

@@ -15,7 +15,7 @@ from optuna import TrialPruned
 from fakenews.data.manifest import write_json
 from fakenews.errors import FakeNewsError, Interrupted, TrackingError
 from fakenews.provenance import all_packages, git
-from fakenews.tracking.folder import RunFolder
+from fakenews.tracking.folder import RESULT, RunFolder
 from fakenews.tracking.mlflow import MLflowTracker, Status
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ class Run:
         """
         path = self.folder.path
         result = {"bundle": None if bundle is None else "bundle", "metrics": metrics}
-        write_json(path / "result.json", result)
+        write_json(path / RESULT, result)
         if self.logger is not None:
             self.logger.log_metrics(
                 {

@@ -30,7 +30,7 @@ from fakenews.errors import ConfigError, Interrupted, TrainingError
 from fakenews.inference.latency import latency
 from fakenews.launch import check_world, is_main_process
 from fakenews.rules import training_rules, world_size
-from fakenews.tracking.folder import LAST, RunFolder
+from fakenews.tracking.folder import LAST, RESULT, RunFolder, read_record
 from fakenews.tracking.mlflow import is_mlflow
 from fakenews.tracking.resume import changed_options, refuse_changes
 from fakenews.tracking.run import Run
@@ -82,6 +82,8 @@ def train(cfg: DictConfig) -> float:
     if "network" in cfg.model and isinstance(cfg.trainer.devices, int):
         check_world(cfg.trainer.devices, cfg.trainer.get("num_nodes") or 1)
     output = Path(HydraConfig.get().runtime.output_dir)
+    if (value := finished_before(cfg, output)) is not None:
+        return value
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     tune_process(threads=cfg.threads)
     if not is_main_process():
@@ -185,6 +187,19 @@ def assist(cfg: DictConfig, folder: Path) -> float:
     if fitted.history is None:
         return math.nan
     return float(fitted.history.frame()[cfg.metric].iloc[-1])
+
+
+def finished_before(cfg: DictConfig, folder: Path) -> float | None:
+    """The validation metric of a run that is finished, and was started again.
+
+    Schedulers start a job at least once: again, too, when its node is lost after the end.
+    """
+    if cfg.get("sweep") is not None or read_record(folder).get("state") != "finished":
+        return None
+    result = json.loads((folder / RESULT).read_text())
+    if is_main_process():
+        log.info("the run in %s is finished: nothing to do", folder)
+    return float(result["metrics"]["val"][cfg.metric.removeprefix("val/")])
 
 
 def check_mode(cfg: DictConfig) -> None:
