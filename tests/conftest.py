@@ -21,9 +21,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fakenews.bundle import BundleContent, write_bundle
@@ -39,6 +41,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A job in the background starts with SIGINT ignored, and so would all processes of tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# How long an example takes says nothing, least of all beside other tests.
+settings.register_profile("here", deadline=None)
+settings.load_profile("here")
+
+
+@pytest.fixture(autouse=True)
+def subnormal() -> None:
+    """Count with the smallest numbers, as hypothesis does; a job here has stopped to."""
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture

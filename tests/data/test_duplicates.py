@@ -99,7 +99,7 @@ def test_same_in_every_process() -> None:
     assert found == {f"{duplicate_groups(_TEXTS).tolist()}\n"}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.text(max_size=12), max_size=8))
 def test_any_texts_are_grouped_with_their_copies(texts: list[str]) -> None:
     groups = duplicate_groups(texts + texts)

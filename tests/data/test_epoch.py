@@ -6,7 +6,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fakenews.data.epoch import (
@@ -39,7 +39,6 @@ def rows_of(window: Window) -> Iterator[tuple[int, int]]:
 
 
 @given(groups=GROUPS, batch_size=st.integers(1, 40), window_rows=st.integers(1, 200))
-@settings(deadline=None)
 def test_every_epoch_has_each_row_once_in_equally_many_batches(
     groups: list[int], batch_size: int, window_rows: int
 ):
@@ -63,7 +62,6 @@ def test_every_epoch_has_each_row_once_in_equally_many_batches(
     window_rows=st.integers(1, 200),
     edges=st.lists(st.integers(0, 2000), max_size=8),
 )
-@settings(deadline=None)
 def test_windows_of_some_positions_have_just_these(
     groups: list[int], batch_size: int, window_rows: int, edges: list[int]
 ):
@@ -156,7 +154,6 @@ def test_intervals_that_are_none(value: object):
     window_rows=st.integers(1, 200),
     ranks=st.integers(1, 9),
 )
-@settings(deadline=None)
 def test_an_evaluation_has_each_row_once_over_all_ranks(
     groups: list[int], batch_size: int, window_rows: int, ranks: int
 ):

@@ -37,7 +37,7 @@ def test_temperature_is_recovered(classes, temperature):
 
 
 @given(st.integers(1, 30), st.integers(2, 4), st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_temperature_is_within_bounds_whatever_the_rows(rows, classes, seed):
     rng = np.random.default_rng(seed)
     logits = rng.normal(scale=10.0 ** rng.integers(-3, 4), size=(rows, classes))
@@ -112,7 +112,7 @@ def test_threshold_of_bad_scores(wrong):
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=2, max_size=30))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_threshold_is_better(pairs):
     scores = np.array([score / 20 for score, _ in pairs])
     truth = np.array([is_positive for _, is_positive in pairs])

@@ -179,7 +179,7 @@ scores_and_labels = st.integers(2, 40).flatmap(
 
 
 @given(scores_and_labels)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_ranking_survives_monotone_transforms(case):
     scores, y = case
     plain = classification_metrics(binary(scores), y, classes=BINARY, positive="real")
@@ -189,7 +189,7 @@ def test_ranking_survives_monotone_transforms(case):
 
 
 @given(scores_and_labels, st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_order_of_rows_does_not_matter(case, random):
     scores, y = case
     order = random.sample(range(len(y)), len(y))
@@ -203,7 +203,7 @@ def test_order_of_rows_does_not_matter(case, random):
 
 
 @given(scores_and_labels)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_metrics_stay_in_range(case):
     scores, y = case
     found = classification_metrics(binary(scores), y, classes=BINARY, positive="real")

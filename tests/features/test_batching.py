@@ -17,7 +17,7 @@ lengths_of = st.lists(st.integers(0, 512), min_size=1, max_size=300).map(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     lengths=lengths_of,
     batch_size=st.integers(1, 64),
@@ -49,7 +49,7 @@ def test_every_row_once_within_the_limits(
         )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(lengths=lengths_of, batch_size=st.integers(1, 64), multiple_of=st.integers(1, 4))
 def test_every_epoch_has_equally_many_batches(
     lengths: Lengths, batch_size: int, multiple_of: int

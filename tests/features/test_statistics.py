@@ -19,7 +19,7 @@ def test_of_rows_is_what_numpy_says_without_gaps() -> None:
     np.testing.assert_allclose(found.scale, np.nanstd(values, axis=0), rtol=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 400), max_size=5))
 def test_pieces_of_any_size_merge_to_the_whole(cuts: list[int]) -> None:
     pieces = [Statistics.of(piece) for piece in np.split(VALUES, sorted(cuts))]

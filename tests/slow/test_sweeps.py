@@ -282,7 +282,10 @@ def test_best_configuration_gives_the_best_value_again(sweep: Sweep) -> None:
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator["Postgres"]:
+def postgres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Postgres"]:
+    # Where Debian has them.
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    monkeypatch.setenv("PATH", os.pathsep.join([os.environ["PATH"], *map(str, folders)]))
     if shutil.which("initdb") is None:
         pytest.skip("PostgreSQL is not installed")
     server = Postgres(tmp_path / "postgres")

@@ -58,7 +58,6 @@ def clean() -> Iterator[None]:
     level = logging.getLogger().level
     yield
     logging.getLogger().setLevel(level)
-    torch.set_flush_denormal(False)
     torch.use_deterministic_algorithms(mode=False)
 
 

@@ -37,7 +37,7 @@ def rows_of(each: LengthSampler, epoch: int) -> list[list[int]]:
     return list(each)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(16, 200),
     batch_size=st.integers(4, 8),

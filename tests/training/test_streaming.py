@@ -122,9 +122,7 @@ def run(
     return seen, states[0]
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     stops=st.lists(
         st.tuples(st.integers(1, 4), st.integers(0, 12), st.integers(1, 3)), max_size=3
