@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Help)
     parser.add_argument("--ranks", type=int, default=2, help="processes of a thread each")
-    parser.add_argument("--rows", type=int, default=1024, help="training rows to draw from")
+    parser.add_argument("--rows", type=int, default=1024, help="training rows; 0: all")
     parser.add_argument("--steps", type=int, default=8, help="timed steps of a pass")
     parser.add_argument("--repeats", type=int, default=5, help="timed passes of each arm")
     parser.add_argument("--restart", action="store_true", help="kill a rank of train.py")
@@ -197,7 +197,8 @@ def size_table(found: dict[str, Any]) -> Table:
     table.add_row("trainable parameters", f"{found['parameters']:,}")
     table.add_row("gradient bytes a step and rank", f"{found['gradient_bytes']:,}")
     table.add_row("all-reduces of DDP (MB)", " + ".join(f"{b / 1e6:.1f}" for b in buckets))
-    table.add_row("longest batch of a step beside their mean", f"+{found['uneven']:.1%}")
+    for ranks, share in found["uneven"].items():
+        table.add_row(f"longest batch of {ranks} beside their mean", f"+{share:.1%}")
     table.add_row("making a batch (s)", f"{found['loader_seconds']:.6f}")
     table.add_row("checkpoint (bytes)", f"{saved['bytes']:,}")
     table.add_row("saving it (s)", f"{median(saved['seconds']):.2f}")

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from distributed_model import NODES
 from hydra.utils import execution_whitelist, instantiate
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -35,6 +36,7 @@ from fakenews.training.process import tune_process
 ARMS = ("alone", "ddp", "no_sync", "all_reduce", "latency")
 _WARM_UP = 2  # steps of a pass that do not count
 _ALL_REDUCES, _SMALL = 3, 50  # in a pass
+_EPOCH = 8  # steps
 
 
 class Steps:
@@ -88,7 +90,9 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as folder, execution_whitelist(TARGETS):
             with contextlib.nullcontext() if first else _silent():
-                job = Job(options["overrides"], rows=options["rows"], folder=Path(folder))
+                job = Job(
+                    options["overrides"], rows=options["rows"] or None, folder=Path(folder)
+                )
             found = measure(job, options, folder=Path(folder))
     except FakeNewsError as error:
         sys.exit(f"error: {error}" if first else 1)
@@ -109,7 +113,7 @@ def measure(job: Job, options: dict[str, Any], *, folder: Path) -> dict[str, Any
     classifier = job.model()
     repeats = options["repeats"]
     # Few rows come again and again.
-    rows = list(islice(cycle(sampler(job, rank=0)), options["steps"]))
+    rows = list(islice(cycle(sampler(job, rank=0, ranks=1)), options["steps"]))
     start = time.perf_counter()
     # The same on every rank: else ranks would wait for whoever has the longest texts, and
     # that would be taken for communication. `uneven` says how much it is.
@@ -181,28 +185,33 @@ def bucket_bytes(network: nn.Module) -> list[int]:
     return [int(size) for size in str(sizes).split(",")]
 
 
-def sampler(job: Job, *, rank: int) -> LengthSampler:
+def sampler(job: Job, *, rank: int, ranks: int) -> LengthSampler:
     """Which rows a rank trains on in each step of the first epoch."""
     return LengthSampler(
         job.train.lengths,
         batch_size=job.cfg.loader.batch_size,
         batch_tokens=job.cfg.loader.batch_tokens,
         rank=rank,
-        world_size=distributed.get_world_size(),
+        world_size=ranks,
         seed=job.cfg.seed,
     )
 
 
-def uneven(job: Job) -> float:
-    """How many more tokens than the mean the longest batch of a step has, over an epoch."""
+def uneven(job: Job) -> dict[int, float]:
+    """How many more tokens than the mean the longest batch of a step has, over an epoch.
+
+    Nothing is trained for it: the plan of an epoch says what each of so many ranks gets. Where
+    an epoch would have fewer than `_EPOCH` steps, the rows are too few to say.
+    """
     lengths = job.train.lengths
-    cells = np.array(
-        [
-            [len(rows) * lengths[rows].max() for rows in sampler(job, rank=rank)]
-            for rank in range(distributed.get_world_size())
-        ]
-    )
-    return float(cells.max(0).sum() / cells.mean(0).sum() - 1)
+    found = {}
+    for ranks in NODES[1:]:
+        if len(lengths) < ranks * job.cfg.loader.batch_size * _EPOCH:
+            break
+        samplers = [sampler(job, rank=rank, ranks=ranks) for rank in range(ranks)]
+        cells = np.array([[len(r) * lengths[r].max() for r in one] for one in samplers])
+        found[ranks] = float(cells.max(0).sum() / cells.mean(0).sum() - 1)
+    return found
 
 
 def checkpoint(steps: Steps, path: Path, *, repeats: int) -> dict[str, Any] | None:

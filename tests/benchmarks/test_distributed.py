@@ -93,7 +93,7 @@ def test_two_ranks_are_measured_beside_one(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     subprocess.run(
         [
-            *(sys.executable, str(SCRIPT), "--rows", "96", "--steps", "2", "--repeats", "2"),
+            *(sys.executable, str(SCRIPT), "--rows", "600", "--steps", "2", "--repeats", "2"),
             *("--json", str(out), "encoder=tiny", "features=headline"),
         ],
         check=True,
@@ -108,4 +108,6 @@ def test_two_ranks_are_measured_beside_one(tmp_path: Path) -> None:
     assert sum(found["bucket_bytes"]) == found["gradient_bytes"] == 4 * found["parameters"]
     # Weights, and Adam's two moments.
     assert found["checkpoint"]["bytes"] > 3 * found["gradient_bytes"]
-    assert found["uneven"] >= 0
+    # 600 rows are 18 batches: 8 steps of 2 ranks, and no epoch of more.
+    assert list(found["uneven"]) == ["2"]
+    assert 0 < found["uneven"]["2"] < 1
