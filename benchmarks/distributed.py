@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 ),
                 bandwidths=options.bandwidths,
                 nodes=options.nodes,
+                uneven=options.uneven,
             )
         )
         return
@@ -84,6 +85,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--loader", type=float, default=0.0, help="seconds a step waits for rows"
     )
     given.add_argument("--overlap", type=float, default=0.0, help="seconds that are hidden")
+    given.add_argument("--uneven", type=float, nargs="+", help="of each of --nodes, 0.1: 10%%")
     given.add_argument("--nodes", type=int, nargs="+", default=NODES, help="of a rank each")
     parser.add_argument("override", nargs="*", help="of conf/train.yaml: KEY=VALUE")
     options = parser.parse_intermixed_args(arguments)
@@ -91,6 +93,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--model needs --step and --bytes: measure them first, or assume some")
     if min(options.bandwidths) <= 0 or min(options.nodes) < 1:
         parser.error("--bandwidths are more than 0 Gbit/s, --nodes at least 1")
+    if options.uneven is not None and len(options.uneven) != len(options.nodes):
+        parser.error(
+            f"--uneven has {len(options.uneven)} values for {len(options.nodes)} nodes"
+        )
     if options.ranks < 2 and not options.model:
         parser.error("--ranks is at least 2: one rank alone is measured beside them")
     if min(options.steps, options.repeats) < 1:

@@ -52,6 +52,14 @@ def test_what_is_hidden_costs_nothing_and_gives_nothing_back(model: ModuleType) 
     assert math.isclose(model.step_seconds(constants, ranks=4, gbits=10), 0.53)
 
 
+def test_all_wait_for_the_longest_batch(model: ModuleType) -> None:
+    constants = model.Constants(compute=0.5, gradient_bytes=125e6, loader=0.1)
+    seconds = model.step_seconds(constants, ranks=2, gbits=10, uneven=0.2)
+    assert math.isclose(seconds, 0.5 * 1.2 + 0.1 + 0.1)
+    found = model.efficiency(constants, ranks=2, gbits=10, uneven=0.2)
+    assert math.isclose(found, 0.6 / 0.8)
+
+
 def test_a_repeat_is_as_slow_as_its_slowest_rank(benchmark: ModuleType) -> None:
     seconds = {
         "alone": [[0.5]],
@@ -86,6 +94,9 @@ def test_the_model_prints_a_table_of_given_constants(
     with pytest.raises(SystemExit):
         benchmark.main(["--model"])
     assert "--model needs --step and --bytes" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        benchmark.main(["--model", "--step", "1", "--bytes", "1", "--uneven", "0.1"])
+    assert "--uneven has 1 values for 7 nodes" in capsys.readouterr().err
 
 
 @pytest.mark.slow
