@@ -106,3 +106,15 @@ def test_a_text_longer_than_the_budget_gets_a_batch_of_its_own():
     batches = plan_batches(np.array([5, 500, 5]), batch_size=8, batch_tokens=64)
     assert sorted(map(len, batches)) == [1, 2]
     assert [1] in [rows.tolist() for rows in batches]
+
+
+def test_batches_of_one_step_are_of_like_length() -> None:
+    lengths = np.random.default_rng(0).integers(20, 60, 2000)
+    batches = plan_batches(
+        lengths, batch_size=16, multiple_of=4, generator=np.random.default_rng(1)
+    )
+    longest = np.array([lengths[rows].max() for rows in batches]).reshape(-1, 4)
+    # A rank that has the longest batch of its step keeps the others waiting.
+    assert (longest.max(axis=1) / longest.min(axis=1)).max() < 1.15
+    # The steps themselves are in no order.
+    assert (np.diff(longest[:, 0]) < 0).any()

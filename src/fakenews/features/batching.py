@@ -33,7 +33,8 @@ def plan_batches(
             of its own. None: no limit.
         multiple_of: The number of batches is made a multiple of this, by halving the
             largest, so that every rank gets equally many. Impossible once every batch
-            has one row.
+            has one row. So many neighbours are batches of like length: ranks that take one
+            each are done at the same time.
         generator: Shuffles rows within a bucket, and the batches. None: in length order.
 
     Returns:
@@ -50,8 +51,10 @@ def plan_batches(
         largest = max(range(len(batches)), key=lambda index: len(batches[index]))
         rows = batches.pop(largest)
         batches[largest:largest] = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
-    if generator is not None:
-        batches = [batches[index] for index in generator.permutation(len(batches))]
+    if generator is not None and len(batches) % multiple_of == 0:
+        steps = generator.permutation(len(batches) // multiple_of)
+        places = (steps[:, None] * multiple_of + np.arange(multiple_of)).ravel()
+        batches = [batches[index] for index in places]
     return batches
 
 
