@@ -31,6 +31,8 @@ class TrainingOptions(TypedDict):
     test: bool
     bundle: bool
     threads: PositiveCount | None
+    matmul_precision: Literal["highest", "high", "medium"]
+    compile: bool
     bootstrap: PositiveCount
     register: str | None
 

@@ -83,7 +83,7 @@ def train(cfg: DictConfig) -> float:
         check_world(cfg.trainer.devices, cfg.trainer.get("num_nodes") or 1)
     output = Path(HydraConfig.get().runtime.output_dir)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    tune_process(threads=cfg.threads)
+    tune_process(threads=cfg.threads, matmul_precision=cfg.matmul_precision)
     if not is_main_process():
         return assist(cfg, output)
     if cfg.get("sweep") is None:
