@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -85,6 +86,8 @@ class Classifier(L.LightningModule):
         self.network = network(
             encoder=encoder, tabular_dim=tabular_dim, num_classes=len(classes)
         )
+        # FSDP makes them flat before it asks for an optimizer.
+        self._matrices = {name for name, p in self.named_parameters() if p.ndim > 1}
         self.classes = list(classes)
         self.positive = positive
         self.optimizer = optimizer
@@ -211,11 +214,31 @@ class Classifier(L.LightningModule):
             ]
             rest = [p for p in encoder.parameters() if id(p) not in in_layers]
             depths.append((self.layer_decay ** len(layers), rest))
+        matrices = {
+            id(p)
+            for name, p in self.named_parameters()
+            if name.replace("_fsdp_wrapped_module.", "") in self._matrices
+        }
         for scale, parameters in depths:
             trainable = [p for p in parameters if p.requires_grad]
-            decaying = [p for p in trainable if p.ndim > 1]
-            plain = [p for p in trainable if p.ndim <= 1]
+            decaying = [p for p in trainable if id(p) in matrices]
+            plain = [p for p in trainable if id(p) not in matrices]
             if decaying:
                 yield {"params": decaying, "lr": learning_rate * scale}
             if plain:
                 yield {"params": plain, "lr": learning_rate * scale, "weight_decay": 0.0}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, also where FSDP has split the gradients."""
+        root = self.trainer.strategy.model
+        if isinstance(root, FullyShardedDataParallel) and gradient_clip_algorithm != "value":
+            # Of all parts together, which Lightning refuses to do.
+            if gradient_clip_val:
+                root.clip_grad_norm_(gradient_clip_val)
+            return
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)

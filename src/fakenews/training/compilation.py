@@ -1,6 +1,5 @@
 """Compiling the network for the fit."""
 
-import torch
 from torch import nn
 
 from fakenews.errors import ConfigError
@@ -42,26 +41,3 @@ def not_compiled(error: Exception) -> ConfigError:
     lines = [line for line in str(error).splitlines() if line.strip()]
     reason = lines[0].strip()[:200] if lines else repr(error)
     return ConfigError(f"compile=true failed ({reason}): {_REMEDY}")
-
-
-def check_accelerator(accelerator: str, *, sharded: bool) -> None:
-    """Whether this machine has what the trainer wants.
-
-    Args:
-        accelerator: Of the trainer.
-        sharded: Whether weights are split over GPUs.
-
-    Raises:
-        ConfigError: It has not.
-    """
-    if torch.cuda.is_available():
-        return
-    if sharded:
-        raise ConfigError(
-            "trainer=fsdp splits weights over GPUs and PyTorch sees none here: use trainer=ddp "
-            "or trainer=cpu"
-        )
-    if accelerator in ("gpu", "cuda"):
-        raise ConfigError(
-            f"trainer.accelerator={accelerator}: PyTorch sees no GPU here; use trainer=cpu"
-        )

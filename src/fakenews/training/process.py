@@ -6,6 +6,8 @@ from typing import Literal
 
 import torch
 
+from fakenews.errors import ConfigError
+
 # Of <malloc.h>.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
@@ -49,3 +51,26 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def check_accelerator(accelerator: str, *, sharded: bool) -> None:
+    """Whether this machine has what the trainer wants.
+
+    Args:
+        accelerator: Of the trainer.
+        sharded: Whether weights are split over GPUs.
+
+    Raises:
+        ConfigError: It has not.
+    """
+    if torch.cuda.is_available():
+        return
+    if sharded:
+        raise ConfigError(
+            "trainer=fsdp splits weights over GPUs and PyTorch sees none here: use trainer=ddp "
+            "or trainer=cpu"
+        )
+    if accelerator in ("gpu", "cuda"):
+        raise ConfigError(
+            f"trainer.accelerator={accelerator}: PyTorch sees no GPU here; use trainer=cpu"
+        )
