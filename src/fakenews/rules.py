@@ -286,6 +286,15 @@ def _trainer_rules(cfg: DictConfig) -> Iterator[str]:
         yield "trainer.fast_dev_run saves no checkpoint to go on with: use debug=one_batch"
     if trainer.overfit_batches and cfg.resume is not None:
         yield "trainer.overfit_batches is for a new run: drop resume"
+    if (
+        str(trainer.precision) in ("16", "16-mixed")
+        and cfg.optimizer.get("fused")
+        and trainer.gradient_clip_val
+    ):
+        yield (
+            f"trainer.precision={trainer.precision} cannot clip gradients with a fused "
+            "optimizer: use trainer.precision=bf16-mixed or optimizer.fused=false"
+        )
     if is_sharded(cfg) and cfg.compile:
         yield "compile=true does not go with trainer=fsdp: leave one of them out"
     if trainer.max_time is not None and not re.fullmatch(r"\d+:\d+:\d+:\d+", trainer.max_time):

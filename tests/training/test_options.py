@@ -111,9 +111,10 @@ def uncompiled() -> Iterator[None]:
 
 
 @needs_compiler
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.filterwarnings("ignore")  # of torch about itself
 @pytest.mark.parametrize("text", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_compiled_network_learns_the_same(tmp_path: Path, uncompiled: None, text: bool):
+def test_a_compiled_network_learns_the_same(tmp_path: Path, text: bool):
     batches = [batch(4, 6), batch(6, 9, start=4)]
     plain = fitted(batches, classifier(text=text), tmp_path)
     compiled = classifier(text=text)
@@ -150,13 +151,15 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cpu", True, "trainer=fsdp splits weights over GPUs"),
     ],
 )
-def test_without_a_gpu(no_gpu: None, accelerator: str, sharded: bool, message: str):
+@pytest.mark.usefixtures("no_gpu")
+def test_without_a_gpu(accelerator: str, sharded: bool, message: str):
     with pytest.raises(ConfigError, match=re.escape(message)):
         check_accelerator(accelerator, sharded=sharded)
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "auto"])
-def test_what_needs_no_gpu(no_gpu: None, accelerator: str):
+@pytest.mark.usefixtures("no_gpu")
+def test_what_needs_no_gpu(accelerator: str):
     check_accelerator(accelerator, sharded=False)
 
 

@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn import functional
@@ -240,5 +242,15 @@ class Classifier(L.LightningModule):
             # Of all parts together, which Lightning refuses to do.
             if gradient_clip_val:
                 root.clip_grad_norm_(gradient_clip_val)
+            return
+        precision = self.trainer.precision_plugin
+        if isinstance(precision, MixedPrecision) and precision.scaler is None:
+            # Lightning refuses fused optimizers, but bfloat16 has nothing to unscale.
+            Precision.clip_gradients(
+                precision,
+                optimizer,
+                gradient_clip_val or 0.0,
+                GradClipAlgorithmType(gradient_clip_algorithm or "norm"),
+            )
             return
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)

@@ -27,4 +27,6 @@ def fsdp(
         sharding_strategy=sharding_strategy,
         cpu_offload=cpu_offload,
         state_dict_type="full",
+        # Random weights are those of rank 0, as with DDP.
+        sync_module_states=True,
     )
