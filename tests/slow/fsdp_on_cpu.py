@@ -24,11 +24,15 @@ from fakenews.training import job, sharding
 
 class OnCpu(FSDPStrategy):
     def _setup_model(self, model: nn.Module) -> nn.Module:
+        # What torch does on GPUs alone.
+        assert self.kwargs["sync_module_states"]
+        for tensor in [*model.parameters(), *model.buffers()]:
+            torch.distributed.broadcast(tensor.data, 0)
         model = FullyShardedDataParallel(
             model,
             device_id=torch.device("cpu"),
             sharding_strategy=self.sharding_strategy,
-            **self.kwargs,
+            **self.kwargs | {"sync_module_states": False},
         )
         wrapped = [m for m in model.modules() if isinstance(m, FullyShardedDataParallel)]
         print(f"wrapped {len(wrapped)}", flush=True)  # noqa: T201 for the test
