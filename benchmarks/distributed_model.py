@@ -88,7 +88,7 @@ def model_table(
         f"loader {constants.loader:g} s, overlap {constants.overlap:g} s; not measured",
         caption="seconds of a step (efficiency, speed-up)",
     )
-    table.add_column("nodes", justify="right")
+    table.add_column("nodes", justify="right", no_wrap=True, min_width=5)
     for gbits in bandwidths:
         table.add_column(f"{gbits:g} Gbit/s", justify="right", no_wrap=True)
     for ranks, more in zip(nodes, uneven or [0.0] * len(nodes), strict=True):

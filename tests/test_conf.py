@@ -116,6 +116,49 @@ def test_models_go_with_a_test_encoder_and_the_quick_features(
     assert cfg.name == f"sample-{model}"
 
 
+@pytest.mark.parametrize("trainer", ["gpu", "fsdp"])
+def test_a_gpu_brings_what_belongs_to_it_and_gives_way(
+    trainer: str, composed: Callable[..., DictConfig]
+) -> None:
+    cfg = composed(f"trainer={trainer}", "data=shards", "data.path=x", "trainer.max_epochs=7")
+    check(cfg, rules=training_rules)
+    assert (cfg.matmul_precision, cfg.loader.pin_memory) == ("high", True)
+    assert cfg.loader._target_.endswith("StreamingDataModule")
+    assert cfg.trainer.precision == "bf16-mixed"
+    assert (cfg.trainer.devices, cfg.trainer.max_epochs) == (1, 7)
+    cfg = composed(f"trainer={trainer}", "loader.pin_memory=false", "matmul_precision=medium")
+    assert (cfg.matmul_precision, cfg.loader.pin_memory) == ("medium", False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        (["compile=true"], "compile=true does not go with trainer=fsdp: leave one of them out"),
+        (
+            ["callbacks=ema"],
+            "callbacks.ema averages whole weights: leave trainer=fsdp or it out",
+        ),
+        (["matmul_precision=low"], "matmul_precision='low': it should be 'highest', 'high' or"),
+        (
+            ["trainer.precision=16-mixed"],
+            "trainer.precision=16-mixed cannot clip gradients with",
+        ),
+        (["compile=2"], "compile=2: it should be a valid boolean"),
+        (
+            ["trainer.strategy.sharding_strategy=HALF"],
+            "trainer.strategy.sharding_strategy='HALF': it should be 'FULL_SHARD',",
+        ),
+    ],
+)
+def test_what_does_not_go_with_split_weights(
+    overrides: list[str], fault: str, composed: Callable[..., DictConfig]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(composed("trainer=fsdp", *overrides), rules=training_rules)
+    (found,) = caught.value.faults
+    assert found.startswith(fault)
+
+
 def test_the_metrics_a_rule_knows_are_those_the_model_logs() -> None:
     from fakenews.models import classifier
 

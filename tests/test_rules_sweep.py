@@ -153,6 +153,8 @@ def test_all_contradictions_are_reported_together(faults: Faults) -> None:
         ["sweep=random", "sweep.max_failure_rate=0", "sweep.workers=8"],
         ["sweep=random", "sweep.max_failure_rate=1", "sweep.study=Überschrift-1.2"],
         ["sweep=random", "trainer=ddp", "sweep.ranks=2"],
+        ["sweep=random", "trainer=gpu", "sweep.ranks=2"],
+        ["sweep=random", "trainer=fsdp", "sweep.ranks=2"],
         # A job of torchrun, which has two processes.
         ["sweep=random", "trainer=ddp", "sweep.ranks=2", "sweep.trial=3", "trainer.devices=2"],
         ["sweep=random", "sweep.storage=postgresql://ann@host/db"],

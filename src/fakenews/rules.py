@@ -31,6 +31,8 @@ class TrainingOptions(TypedDict):
     test: bool
     bundle: bool
     threads: PositiveCount | None
+    matmul_precision: Literal["highest", "high", "medium"]
+    compile: bool
     bootstrap: PositiveCount
     register: str | None
 
@@ -116,7 +118,9 @@ def _objective_rules(cfg: DictConfig) -> Iterator[str]:
 
 def _process_rules(cfg: DictConfig) -> Iterator[str]:
     sweep, size = cfg.sweep, world_size(cfg)
-    if sweep.ranks > 1 and cfg.trainer.get("strategy") not in ("ddp", "fsdp"):
+    # On GPUs, Lightning chooses it.
+    parallel = cfg.trainer.get("strategy") == "ddp" or cfg.trainer.accelerator == "gpu"
+    if sweep.ranks > 1 and not (parallel or is_sharded(cfg)):
         yield f"sweep.ranks={sweep.ranks} needs trainer=ddp"
     elif sweep.ranks == 1 and sweep.trial is None and size > 1:
         yield (
@@ -135,6 +139,13 @@ def world_size(cfg: DictConfig) -> int:
     devices = cfg.trainer.devices
     count = len(devices) if OmegaConf.is_list(devices) else devices
     return count * (cfg.trainer.get("num_nodes") or 1) if isinstance(count, int) else 1
+
+
+def is_sharded(cfg: DictConfig) -> bool:
+    """Whether the trainer splits the model over processes."""
+    strategy = cfg.trainer.get("strategy")
+    name = strategy.get("_target_", "") if OmegaConf.is_dict(strategy) else strategy
+    return "fsdp" in str(name).lower()
 
 
 class PreparationOptions(TypedDict):
@@ -275,6 +286,17 @@ def _trainer_rules(cfg: DictConfig) -> Iterator[str]:
         yield "trainer.fast_dev_run saves no checkpoint to go on with: use debug=one_batch"
     if trainer.overfit_batches and cfg.resume is not None:
         yield "trainer.overfit_batches is for a new run: drop resume"
+    if (
+        str(trainer.precision) in ("16", "16-mixed")
+        and cfg.optimizer.get("fused")
+        and trainer.gradient_clip_val
+    ):
+        yield (
+            f"trainer.precision={trainer.precision} cannot clip gradients with a fused "
+            "optimizer: use trainer.precision=bf16-mixed or optimizer.fused=false"
+        )
+    if is_sharded(cfg) and cfg.compile:
+        yield "compile=true does not go with trainer=fsdp: leave one of them out"
     if trainer.max_time is not None and not re.fullmatch(r"\d+:\d+:\d+:\d+", trainer.max_time):
         yield f"trainer.max_time={trainer.max_time}: write DD:HH:MM:SS, as in 00:01:30:00"
 
@@ -289,6 +311,8 @@ def _callback_rules(cfg: DictConfig) -> Iterator[str]:
             if callback is not None or name not in ("step_seed", "best", "last", "stop"):
                 yield f"callbacks.{name}={callback}: remove a callback with ~callbacks.{name}"
             continue
+        if is_sharded(cfg) and str(callback._target_).endswith("WeightAveraging"):
+            yield f"callbacks.{name} averages whole weights: leave trainer=fsdp or it out"
         monitor, mode = callback.get("monitor"), callback.get("mode", "min")
         # ${metric} and ${mode} are checked where they stand.
         if monitor is None or OmegaConf.is_interpolation(callback, "monitor"):

@@ -238,3 +238,53 @@ def test_the_architecture_names_no_path(bert: Path):
     assert str(bert) not in str(architecture)
     again = TextEncoder.from_architecture(architecture)
     assert again.architecture() == architecture
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_checkpointed_gradients_are_the_same(frozen: int):
+    gradients, losses, calls = [], [], []
+    for checkpointing in (False, True):
+        encoder = make(
+            dropout=0.3,
+            attention_dropout=0.2,
+            freeze_embeddings=bool(frozen),
+            freeze_layers=frozen,
+            gradient_checkpointing=checkpointing,
+        ).encoder
+        count: list[int] = []
+        dropout = encoder.layers[-1].output.dropout
+        dropout.register_forward_hook(lambda *_, count=count: count.append(1))
+        torch.manual_seed(1)
+        ids = torch.randint(1, 1000, (4, 6))
+        loss = encoder(ids, torch.ones_like(ids)).square().sum()
+        loss.backward()
+        losses.append(loss.item())
+        calls.append(len(count))
+        gradients.append({n: p.grad for n, p in encoder.named_parameters()})
+    assert losses[0] == losses[1]
+    assert calls == [1, 2]
+    for name, gradient in gradients[0].items():
+        assert (gradient is None) == (gradients[1][name] is None)
+        assert gradient is None or torch.equal(gradient, gradients[1][name]), name
+
+
+def test_checkpointing_is_for_training_alone():
+    plain, saving = (
+        make(gradient_checkpointing=saves).encoder.eval() for saves in (False, True)
+    )
+    assert plain.architecture() == saving.architecture()
+    again = TextEncoder.from_architecture(saving.architecture())
+    assert not again.backbone.is_activation_checkpointing
+    calls: list[int] = []
+    saving.layers[0].register_forward_hook(lambda *_: calls.append(1))
+    ids = torch.randint(1, 1000, (4, 6))
+    found = saving(ids, torch.ones_like(ids))
+    assert torch.equal(found, plain(ids, torch.ones_like(ids)))
+    found.sum().backward()
+    assert calls == [1]
+
+
+def test_an_encoder_that_cannot_save_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(BertModel, "supports_gradient_checkpointing", False)
+    with pytest.raises(ConfigError, match="not possible with a bert encoder"):
+        make(gradient_checkpointing=True)

@@ -15,6 +15,7 @@ OPTIONS = {
     "data": {"path": "a.csv", "val_size": 0.1, "label_names": None, "cache_dir": "${cache}"},
     "features": {"numeric": "${data.numeric}", "processes": 1},
     "loader": {"batch_size": 8, "num_workers": 0, "seed": "${seed}"},
+    "encoder": {"gradient_checkpointing": False},
     "model": {
         "optimizer": "${optimizer}",
         "network": {"hidden_size": 4, "dropout": 0.1},
@@ -86,6 +87,7 @@ def test_all_are_told_together(folder: Path) -> None:
         ("data.path=moved/a.csv", "data.path"),
         ("model.network.dropout=0.2", "model.network.dropout"),
         ("features.processes=2", "features.processes"),
+        ("encoder.gradient_checkpointing=true", "encoder.gradient_checkpointing"),
         ("loader.num_workers=2", "loader.num_workers"),
         ("trainer.max_epochs=5", "trainer.max_epochs"),
     ],

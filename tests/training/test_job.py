@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -401,3 +402,58 @@ def test_averaged_weights_are_what_is_bundled(job: Job):
         assert torch.equal(weights, checkpoint["state_dict"][f"network.{name}"]), name
     last = checkpoint["current_model_state"]
     assert any(not torch.equal(bundled[k], last[f"network.{k}"]) for k in bundled)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        ["trainer.precision=bf16-mixed"],
+        ["trainer.precision=bf16-mixed", "encoder.gradient_checkpointing=true"],
+    ],
+    ids=len,
+)
+def test_what_saves_memory_ends_in_an_ordinary_bundle(job: Job, choice: list[str]):
+    _, folder = job(*choice)
+    bundled = load_file(folder / "bundle" / "weights.safetensors")
+    assert all(w.dtype == torch.float32 for w in bundled.values() if w.is_floating_point())
+    assert "checkpointing" not in (folder / "bundle" / "model.json").read_text()
+    (prediction,) = Predictor.load(folder / "bundle").predict(["Minister Denies 5 Claims!"])
+    assert sum(prediction.probabilities.values()) == pytest.approx(1)
+
+
+def test_checkpointed_gradients_train_the_same(job: Job):
+    found = []
+    for choice in ("false", "true"):
+        _, folder = job(f"encoder.gradient_checkpointing={choice}")
+        found.append(load_file(folder / "bundle" / "weights.safetensors"))
+        shutil.rmtree(folder)
+    assert all(torch.equal(found[1][name], weights) for name, weights in found[0].items())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # of torch about itself
+def test_a_compiled_training_is_stopped_and_goes_on_uncompiled(
+    job: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    options = own(table(tmp_path / "a.csv", 200, classes=["no", "yes"]))
+    options += ["model=tabular", "data.numeric=[shares]"]
+    with pytest.raises(Interrupted, match="saved step 1"):
+        job(*options, "compile=true", OUT_OF_TIME)
+    RunFolder(tmp_path / "run").release()
+    _, folder = job(*options)
+    said = [r.getMessage() for r in caplog.records if "resuming with" in r.msg]
+    assert said == ["resuming with another compile than before"]
+    assert Predictor.load(folder / "bundle").columns == ["shares"]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [("gpu", "PyTorch sees no GPU here"), ("fsdp", "trainer=fsdp splits weights over GPUs")],
+)
+def test_a_trainer_for_gpus_where_there_is_none(
+    job: Job, trainer: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=message):
+        job(f"trainer={trainer}")
+    assert not (tmp_path / "run").exists()

@@ -9,7 +9,10 @@ from typing import Any, Literal, NamedTuple
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -85,6 +88,8 @@ class Classifier(L.LightningModule):
         self.network = network(
             encoder=encoder, tabular_dim=tabular_dim, num_classes=len(classes)
         )
+        # FSDP makes them flat before it asks for an optimizer.
+        self._matrices = {name for name, p in self.named_parameters() if p.ndim > 1}
         self.classes = list(classes)
         self.positive = positive
         self.optimizer = optimizer
@@ -211,11 +216,41 @@ class Classifier(L.LightningModule):
             ]
             rest = [p for p in encoder.parameters() if id(p) not in in_layers]
             depths.append((self.layer_decay ** len(layers), rest))
+        matrices = {
+            id(p)
+            for name, p in self.named_parameters()
+            if name.replace("_fsdp_wrapped_module.", "") in self._matrices
+        }
         for scale, parameters in depths:
             trainable = [p for p in parameters if p.requires_grad]
-            decaying = [p for p in trainable if p.ndim > 1]
-            plain = [p for p in trainable if p.ndim <= 1]
+            decaying = [p for p in trainable if id(p) in matrices]
+            plain = [p for p in trainable if id(p) not in matrices]
             if decaying:
                 yield {"params": decaying, "lr": learning_rate * scale}
             if plain:
                 yield {"params": plain, "lr": learning_rate * scale, "weight_decay": 0.0}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, also where FSDP has split the gradients."""
+        root = self.trainer.strategy.model
+        if isinstance(root, FullyShardedDataParallel) and gradient_clip_algorithm != "value":
+            # Of all parts together, which Lightning refuses to do.
+            if gradient_clip_val:
+                root.clip_grad_norm_(gradient_clip_val)
+            return
+        precision = self.trainer.precision_plugin
+        if isinstance(precision, MixedPrecision) and precision.scaler is None:
+            # Lightning refuses fused optimizers, but bfloat16 has nothing to unscale.
+            Precision.clip_gradients(
+                precision,
+                optimizer,
+                gradient_clip_val or 0.0,
+                GradClipAlgorithmType(gradient_clip_algorithm or "norm"),
+            )
+            return
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)

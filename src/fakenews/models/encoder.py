@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import torch
 from tokenizers import Tokenizer
@@ -115,6 +115,19 @@ class TextEncoder(nn.Module):
         for layer in self.layers[:layers]:
             layer.requires_grad_(requires_grad=False)
 
+    def save_memory(self) -> None:
+        """In training, compute what is within a layer twice instead of keeping it.
+
+        Raises:
+            ConfigError: The encoder has no such layers.
+        """
+        if not self.backbone.supports_gradient_checkpointing:
+            raise ConfigError(
+                "encoder.gradient_checkpointing=true is not possible with a "
+                f"{self.backbone.config.model_type} encoder: leave it out"
+            )
+        self.backbone.activation_checkpointing_enable()
+
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
         """Pool each text into one vector [B, D]."""
         states_BTD: Tensor = self.backbone(
@@ -138,6 +151,18 @@ class Pretrained:
     max_length: int
 
 
+class _Settings(TypedDict):
+    """What every encoder is told, as `packaged` has it."""
+
+    max_length: int
+    pooling: Pooling
+    dropout: float | None
+    attention_dropout: float | None
+    freeze_embeddings: bool
+    freeze_layers: int
+    gradient_checkpointing: bool
+
+
 def packaged(
     *,
     package: str,
@@ -148,6 +173,7 @@ def packaged(
     attention_dropout: Probability | None = 0.0,
     freeze_embeddings: bool = False,
     freeze_layers: Count = 0,
+    gradient_checkpointing: bool = False,
 ) -> Pretrained:
     """Load weights that an installed Python package carries; no network is used.
 
@@ -160,6 +186,7 @@ def packaged(
         attention_dropout: Of the attention's weights; likewise.
         freeze_embeddings: Keep the embeddings as they are.
         freeze_layers: Keep this many of the lowest layers as they are.
+        gradient_checkpointing: See `TextEncoder.save_memory`.
 
     Raises:
         EncoderError: The package is missing, or its weights are not the expected ones.
@@ -184,6 +211,7 @@ def packaged(
         attention_dropout=attention_dropout,
         freeze_embeddings=freeze_embeddings,
         freeze_layers=freeze_layers,
+        gradient_checkpointing=gradient_checkpointing,
     )
 
 
@@ -197,6 +225,7 @@ def hub(
     attention_dropout: Probability | None = 0.0,
     freeze_embeddings: bool = False,
     freeze_layers: Count = 0,
+    gradient_checkpointing: bool = False,
 ) -> Pretrained:
     """Load any encoder of the Hugging Face hub, or of a local folder.
 
@@ -211,6 +240,7 @@ def hub(
         attention_dropout: Of the attention's weights; likewise.
         freeze_embeddings: Keep the embeddings as they are.
         freeze_layers: Keep this many of the lowest layers as they are.
+        gradient_checkpointing: See `TextEncoder.save_memory`.
 
     Raises:
         EncoderError: The model cannot be found, reached or loaded.
@@ -224,6 +254,7 @@ def hub(
         attention_dropout=attention_dropout,
         freeze_embeddings=freeze_embeddings,
         freeze_layers=freeze_layers,
+        gradient_checkpointing=gradient_checkpointing,
     )
 
 
@@ -238,6 +269,7 @@ def tiny(
     attention_dropout: Probability | None = 0.0,
     freeze_embeddings: bool = False,
     freeze_layers: Count = 0,
+    gradient_checkpointing: bool = False,
 ) -> Pretrained:
     """Build a random encoder of a few layers, for tests and debugging.
 
@@ -264,6 +296,7 @@ def tiny(
         attention_dropout=attention_dropout,
         freeze_embeddings=freeze_embeddings,
         freeze_layers=freeze_layers,
+        gradient_checkpointing=gradient_checkpointing,
     )
 
 
@@ -283,12 +316,7 @@ def _load(
     name: str,
     *,
     revision: str | None,
-    max_length: int,
-    pooling: Pooling,
-    dropout: float | None,
-    attention_dropout: float | None,
-    freeze_embeddings: bool,
-    freeze_layers: int,
+    **settings: Unpack[_Settings],
 ) -> Pretrained:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
     from transformers.utils import logging
@@ -322,16 +350,7 @@ def _load(
     backend = getattr(fast, "backend_tokenizer", None)
     if backend is None:
         raise EncoderError(f"encoder.name={name} has no fast tokenizer: choose another encoder")
-    return _assemble(
-        backbone,
-        backend,
-        max_length=max_length,
-        pooling=pooling,
-        dropout=dropout,
-        attention_dropout=attention_dropout,
-        freeze_embeddings=freeze_embeddings,
-        freeze_layers=freeze_layers,
-    )
+    return _assemble(backbone, backend, **settings)
 
 
 def _hub_answers() -> bool:
@@ -350,20 +369,17 @@ def _hub_answers() -> bool:
 def _assemble(
     backbone: "PreTrainedModel",
     tokenizer: Tokenizer,
-    *,
-    max_length: int,
-    pooling: Pooling,
-    dropout: float | None,
-    attention_dropout: float | None,
-    freeze_embeddings: bool,
-    freeze_layers: int,
+    **settings: Unpack[_Settings],
 ) -> Pretrained:
     """An encoder ready to be trained, and a tokenizer that truncates and does not pad."""
-    encoder = TextEncoder(backbone, pooling=pooling)
-    encoder.set_dropout(states=dropout, attention=attention_dropout)
-    encoder.freeze(embeddings=freeze_embeddings, layers=freeze_layers)
+    encoder = TextEncoder(backbone, pooling=settings["pooling"])
+    encoder.set_dropout(states=settings["dropout"], attention=settings["attention_dropout"])
+    encoder.freeze(embeddings=settings["freeze_embeddings"], layers=settings["freeze_layers"])
+    if settings["gradient_checkpointing"]:
+        encoder.save_memory()
     # Pretrained models come in evaluation mode, in which nothing is dropped.
     encoder.train()
+    max_length = settings["max_length"]
     limit = int(getattr(encoder.backbone.config, "max_position_embeddings", max_length))
     if not 4 <= max_length <= limit:
         raise ConfigError(

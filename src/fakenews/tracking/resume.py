@@ -35,6 +35,7 @@ _MOVABLE = re.compile(
     r"data\.(path|val_path|test_path|cache_dir|storage_options\b.*|verify|evaluation_rows|test)"
     r"|features\.(cache_dir|processes)"
     r"|(encoder|model\.network)\.(attention_)?dropout\d*"
+    r"|encoder\.gradient_checkpointing"
 )
 # What may differ without a word.
 _FREE = ("resume", "cluster", "trainer.max_time", "trainer.devices", "trainer.num_nodes")

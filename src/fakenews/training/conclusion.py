@@ -138,10 +138,9 @@ def bundle_content(
     if isinstance(model, TfidfClassifier):
         architecture, weights = model.architecture(), model.weights()
     else:
-        architecture = model.network.architecture()
+        architecture = model.architecture()
         weights = {
-            name: tensor.detach().cpu().numpy()
-            for name, tensor in model.network.state_dict().items()
+            name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()
         }
     frame = dataset.part("val")
     some = np.random.default_rng(cfg.seed).permutation(len(frame))[:_REFERENCE_ROWS]

@@ -4,12 +4,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
+from torch._dynamo.exc import TorchDynamoException
 
 from fakenews.data.dataset import LabelledData
 from fakenews.data.prepared import PreparedDataset
@@ -20,11 +22,12 @@ from fakenews.features.pipeline import FeaturePipeline
 from fakenews.launch import is_main_process
 from fakenews.models.classifier import Classifier
 from fakenews.models.encoder import Pretrained
-from fakenews.models.networks import Network
+from fakenews.models.networks import Network, build
 from fakenews.models.tfidf import TfidfClassifier
 from fakenews.predictor import Predictor
 from fakenews.tracking.folder import LAST
 from fakenews.training.checkpoints import AtomicCheckpointIO, read_checkpoint
+from fakenews.training.compilation import compile_network, not_compiled
 from fakenews.training.history import History
 from fakenews.training.reader import fit_features
 
@@ -37,7 +40,7 @@ class Fitted:
     """A fitted model, ready to predict; with its learning curves, if it has any."""
 
     predictor: Predictor
-    model: Classifier | TfidfClassifier
+    model: Network | TfidfClassifier
     history: History | None = None
 
 
@@ -97,6 +100,7 @@ def fit_network(
     """Fit a network with Lightning, and take its best weights.
 
     Raises:
+        ConfigError: The network cannot be compiled.
         Interrupted: Stopped from outside; what was done is in `folder`.
         TrainingError: The loss or the logits are not finite, or a checkpoint is damaged.
     """
@@ -113,6 +117,10 @@ def fit_network(
         positive=dataset.positive,
         class_counts=dataset.class_counts("train"),
     )
+    # Before a strategy puts its own modules into the network.
+    architecture = model.network.architecture()
+    if cfg.compile:
+        compile_network(model.network)
     history = History()
     own = dict(instantiate(cfg.callbacks)) | {"history": history}
     if logger is None:
@@ -136,6 +144,8 @@ def fit_network(
         raise Interrupted(
             "interrupted: run the same command with resume=auto to continue", status=130
         ) from error
+    except TorchDynamoException as error:
+        raise not_compiled(error) from error
     except RuntimeError as error:
         if trainer.world_size > 1 and _OF_RANKS.search(str(error)):
             raise Interrupted(
@@ -145,17 +155,38 @@ def fit_network(
             ) from error
         raise
     best: ModelCheckpoint = own["best"]
-    model.load_state_dict(read_checkpoint(best.best_model_path)["state_dict"])
+    fitted = best_network(architecture, Path(best.best_model_path))
     return Fitted(
         predictor=_predictor(
-            TorchEngine(model.network, device=str(trainer.strategy.root_device)),
+            TorchEngine(fitted, device=str(trainer.strategy.root_device)),
             dataset,
             features=features,
             pretrained=pretrained,
         ),
-        model=model,
+        model=fitted,
         history=history,
     )
+
+
+def best_network(architecture: dict[str, Any], checkpoint: Path) -> Network:
+    """A network of its own with the best weights, as a bundle will have it.
+
+    The one that was trained may be compiled, or split over GPUs.
+
+    Args:
+        architecture: Of the network.
+        checkpoint: Of the classifier.
+
+    Raises:
+        TrainingError: The checkpoint is missing or damaged.
+    """
+    start = "network."
+    network = build(architecture)
+    weights = read_checkpoint(checkpoint)["state_dict"]
+    network.load_state_dict(
+        {name.removeprefix(start): w for name, w in weights.items() if name.startswith(start)}
+    )
+    return network
 
 
 def fitted_features(cfg: DictConfig, dataset: LabelledData) -> FeaturePipeline:

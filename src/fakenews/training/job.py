@@ -29,7 +29,7 @@ from fakenews.data.dataset import LabelledData
 from fakenews.errors import ConfigError, Interrupted, TrainingError
 from fakenews.inference.latency import latency
 from fakenews.launch import check_world, is_main_process
-from fakenews.rules import training_rules, world_size
+from fakenews.rules import is_sharded, training_rules, world_size
 from fakenews.tracking.folder import LAST, RESULT, RunFolder, read_record
 from fakenews.tracking.mlflow import is_mlflow
 from fakenews.tracking.resume import changed_options, refuse_changes
@@ -38,7 +38,7 @@ from fakenews.training.callbacks import FirstStep
 from fakenews.training.checkpoints import epochs_done
 from fakenews.training.conclusion import conclude, measure
 from fakenews.training.fit import Fitted, fit, load_encoder
-from fakenews.training.process import tune_process
+from fakenews.training.process import check_accelerator, tune_process
 from fakenews.tuning.pruning import ReportToStudy
 from fakenews.tuning.trial import StudyTrial
 
@@ -79,13 +79,15 @@ def train(cfg: DictConfig) -> float:
         warnings.filterwarnings("ignore", message=message)
     check(cfg, rules=training_rules)
     check_mode(cfg)
+    if "network" in cfg.model:
+        check_accelerator(cfg.trainer.accelerator, sharded=is_sharded(cfg))
     if "network" in cfg.model and isinstance(cfg.trainer.devices, int):
         check_world(cfg.trainer.devices, cfg.trainer.get("num_nodes") or 1)
     output = Path(HydraConfig.get().runtime.output_dir)
     if (value := finished_before(cfg, output)) is not None:
         return value
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    tune_process(threads=cfg.threads)
+    tune_process(threads=cfg.threads, matmul_precision=cfg.matmul_precision)
     if not is_main_process():
         return assist(cfg, output)
     if cfg.get("sweep") is None:
