@@ -45,6 +45,8 @@ register_resolvers()
 if os.getloadavg()[0] > 0.5:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+_DISTRIBUTION = re.compile(r"=\s*(tag|int|float|interval|range|choice)\(")
+
 # What a user can mend outside: a full disk, a folder that may not be written.
 _MENDABLE = {
     errno.ENOSPC: "free some space",
@@ -115,8 +117,8 @@ def _read_arguments(open_nodes: Sequence[str]) -> None:
             # Before Hydra writes the arguments to files.
             _stop(
                 f"error: {argument.partition('=')[0]} holds a password, and a configuration is "
-                "written to files: set it in the environment instead, for MLflow as "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+                "written to files: set it in the environment instead, for PostgreSQL as PGPASSWORD, "
+                "for MLflow as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
                 1,
             )
     for node in open_nodes:
@@ -256,10 +258,7 @@ def _explain(error: BaseException) -> str:
 
     lines = [*filter(None, map(str.strip, str(error).splitlines())), repr(error)]
     if isinstance(error, OverrideParseException):
-        return (
-            f"cannot read the argument {error.override!r}: write KEY=VALUE, and a value with "
-            """special characters in quotes inside quotes, as in 'data.text="a, b"'"""
-        )
+        return _unread(error.override)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = public_options(error.options or ())
@@ -290,3 +289,15 @@ def _explain(error: BaseException) -> str:
     first = re.sub(r"^\w+Error raised while resolving interpolation: ", "", lines[0])
     reason, *_ = [*str(error.__cause__ or "").splitlines(), ""]
     return first if reason in first else f"{first} {reason}"
+
+
+def _unread(override: str) -> str:
+    if _DISTRIBUTION.search(override):
+        return (
+            f"cannot read the distribution {override!r}: write interval(a, b), "
+            "tag(log, interval(a, b)), range(a, b, step) or choice(a, b, ...)"
+        )
+    return (
+        f"cannot read the argument {override!r}: write KEY=VALUE, and a value with special "
+        """characters in quotes inside quotes, as in 'data.text="a, b"'"""
+    )

@@ -93,7 +93,14 @@ def test_all_mistakes_are_found_before_anything_is_submitted(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("overrides", "fault"),
     [
-        (["cluster=torchrun", "cluster.nodes=2"], "cluster.endpoint=None: give HOST:PORT"),
+        (
+            ["cluster=torchrun", "cluster.nodes=2"],
+            "cluster.endpoint is not set: give HOST:PORT",
+        ),
+        (
+            ["cluster=torchrun", "cluster.endpoint=host:99999", "cluster.id=a"],
+            "cluster.endpoint is host:99999: give",
+        ),
         (["cluster=torchrun", "cluster.id=a/b"], "cluster.id=a/b: use letters"),
         (["cluster=torchrun", "cluster.processes=0"], "cluster.processes=0"),
         (["-m", "seed=0,1", "cluster=slurm"], "add sweep=grid"),

@@ -26,7 +26,7 @@ def test_machines_may_come_and_go() -> None:
 @pytest.mark.parametrize(("address", "is_host"), [("10.0.0.1", 1), ("10.0.0.2", 0)])
 def test_the_machine_that_keeps_the_rendezvous_knows_it(address: str, is_host: int) -> None:
     plan = Torchrun(nodes=2, endpoint="10.0.0.1:29400", id="a", local_address=address).plan(JOB)
-    assert f"--rdzv-conf=is_host={is_host} " in plan
+    assert f"is_host={is_host} " in plan
 
 
 def test_an_address_names_the_interface_that_ranks_use() -> None:

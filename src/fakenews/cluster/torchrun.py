@@ -22,6 +22,9 @@ from fakenews.launch import VERDICT, core_share, verdict
 
 log = logging.getLogger(__name__)
 
+_PORTS = 65536
+# Seconds in which machines must have met.
+_MEET = 600
 # Seconds in which ranks that are asked to stop save.
 _GRACE = 110
 
@@ -63,10 +66,12 @@ class Torchrun:
     ) -> None:
         faults = []
         if nodes > 1 or endpoint is not None:
-            if not re.fullmatch(r"(\S+|\[\S+\]):\d+", endpoint or ""):
+            place = re.fullmatch(r"\S+:(\d{1,5})", endpoint or "")
+            if place is None or not 0 < int(place[1]) < _PORTS:
+                said = "is not set" if endpoint is None else f"is {endpoint}"
                 faults.append(
-                    f"cluster.endpoint={endpoint}: give HOST:PORT where the nodes meet, the "
-                    "same on each"
+                    f"cluster.endpoint {said}: give HOST:PORT where the nodes meet, the same "
+                    "on each"
                 )
             if id is None:
                 faults.append("cluster.id is not set: give a name, the same on each node")
@@ -121,6 +126,12 @@ class Torchrun:
         # Ranks say themselves what is wrong, and torchrun at length that they did.
         for name in ("torch.distributed.elastic", "torch.distributed.run", "torch.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        if self.endpoint is not None:
+            print(  # noqa: T201 it may take as long
+                f"run {job.run_id}: meeting {self.nodes} nodes at {self.endpoint}, for "
+                f"{_MEET} s at most; the node of rank 0 shows what it does",
+                file=sys.stderr,
+            )
         with _place_for_verdict():
             try:
                 run.run(arguments)  # type: ignore[no-untyped-call]
@@ -164,13 +175,14 @@ class Torchrun:
             f"--rdzv-endpoint={self.endpoint}",
             f"--rdzv-id={job.run_id}",
         ]
+        settings = [f"join_timeout={_MEET}"]
         if self.local_address is not None:
             host, _, _ = self.endpoint.rpartition(":")
             options.append(f"--local-addr={self.local_address}")
             # torch would look it up by this machine's name, which may stand for another.
             if self.backend == "c10d":
-                options.append(f"--rdzv-conf=is_host={int(host == self.local_address)}")
-        return options
+                settings.append(f"is_host={int(host == self.local_address)}")
+        return [*options, f"--rdzv-conf={','.join(settings)}"]
 
     def _environment(self, job: Job) -> dict[str, str]:
         threads = os.environ.get("OMP_NUM_THREADS", str(core_share(self.processes)))

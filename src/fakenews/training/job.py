@@ -195,9 +195,17 @@ def finished_before(cfg: DictConfig, folder: Path) -> float | None:
     """The validation metric of a run that is finished, and was started again.
 
     Schedulers start a job at least once: again, too, when its node is lost after the end.
+
+    Raises:
+        TrainingError: With other options, which would be another run.
     """
     if cfg.get("sweep") is not None or read_record(folder).get("state") != "finished":
         return None
+    if changed := changed_options(cfg, folder):
+        raise TrainingError(
+            f"the run in {folder} is finished, with another {', '.join(changed)}: repeat its "
+            "settings, or give another cluster.id or folder"
+        )
     result = json.loads((folder / RESULT).read_text())
     if is_main_process():
         log.info("the run in %s is finished: nothing to do", folder)

@@ -24,7 +24,7 @@ from optuna.trial import Trial
 from rich.console import Console
 
 from fakenews.config import CONF, check, plain, set_output, task
-from fakenews.errors import ConfigError, Interrupted
+from fakenews.errors import ConfigError, Interrupted, TuningError
 from fakenews.launch import core_share
 from fakenews.rules import sweep_rules, training_rules
 from fakenews.tuning.best import write_best
@@ -70,7 +70,12 @@ def search(
     storage = open_storage(
         sweep.storage, heartbeat=sweep.heartbeat, patience=PATIENCE if is_worker else 0
     )
-    found = find_study(storage, cfg, space)
+    try:
+        found = find_study(storage, cfg, space)
+    except TuningError:
+        # A mistake differs from what was searched, too.
+        _check_points(config, space, loader)
+        raise
     queue = functools.partial(
         TrialQueue,
         storage=storage,

@@ -194,6 +194,14 @@ def _distribution(override: Override) -> BaseDistribution | None:
     found = create_optuna_distribution_from_override(override)
     if not isinstance(found, BaseDistribution):
         raise TypeError("it is no distribution")
+    tags: set[str] = getattr(override.value(), "tags", set())
+    if unknown := tags - {"log"}:
+        raise ValueError(f"{', '.join(sorted(unknown))} is no tag of a distribution: write log")
+    if isinstance(found, FloatDistribution):
+        if not math.isfinite(found.low) or not math.isfinite(found.high):
+            raise ValueError("its ends must be finite numbers")
+        if found.step is not None and found.low == found.high:
+            raise ValueError("it has one value: write range(first, end, step)")
     return found
 
 

@@ -135,10 +135,14 @@ def _check_file(path: Path, *, must_exist: bool) -> None:
         with contextlib.closing(sqlite3.connect(path, timeout=_CONNECT)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.rollback()
-    except sqlite3.Error as error:
+    except sqlite3.OperationalError as error:
         raise TuningError(
             f"the studies in {path} cannot be written ({error}): end the process that holds "
             "the file, or choose another with sweep.storage"
+        ) from error
+    except sqlite3.Error as error:
+        raise TuningError(
+            f"sweep.storage: {path} is no database ({error}): choose another file"
         ) from error
 
 
