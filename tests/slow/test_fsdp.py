@@ -54,17 +54,13 @@ def weights(root: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "bundle" / "weights.safetensors")
 
 
-def test_split_models_learn_what_whole_ones_do_and_go_on(tmp_path: Path):
+def test_split_models_learn_what_whole_ones_do(tmp_path: Path):
     whole, split = tmp_path / "ddp", tmp_path / "fsdp"
     whole.mkdir()
     split.mkdir()
     done = launch(TRAIN, whole, "trainer=ddp", "trainer.accelerator=cpu")
     assert done.returncode == 0, done.stderr
-    stopped = launch(
-        HERE / "fsdp_on_cpu.py", split, *SPLIT, "trainer.max_time=00:00:00:00", "resume=auto"
-    )
-    assert "saved step 1" in stopped.stderr + stopped.stdout, stopped.stderr
-    done = launch(HERE / "fsdp_on_cpu.py", split, *SPLIT, "resume=auto")
+    done = launch(HERE / "fsdp_on_cpu.py", split, *SPLIT)
     assert done.returncode == 0, done.stderr
     # Each of the two layers, and the rest.
     assert done.stdout.count("wrapped 3") == 2

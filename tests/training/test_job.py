@@ -457,3 +457,11 @@ def test_a_trainer_for_gpus_where_there_is_none(
     with pytest.raises(ConfigError, match=message):
         job(f"trainer={trainer}")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_split_training_is_not_resumed(
+    job: Job, stopped: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("fakenews.training.job.check_accelerator", lambda *_, **__: None)
+    with pytest.raises(ConfigError, match=r"trainer=fsdp cannot go on from .*last\.ckpt"):
+        job(*own(stopped.parent / "a.csv"), "trainer=fsdp", "loader.pin_memory=false")

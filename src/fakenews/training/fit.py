@@ -25,6 +25,7 @@ from fakenews.models.encoder import Pretrained
 from fakenews.models.networks import Network, build
 from fakenews.models.tfidf import TfidfClassifier
 from fakenews.predictor import Predictor
+from fakenews.rules import is_sharded
 from fakenews.tracking.folder import LAST
 from fakenews.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from fakenews.training.compilation import compile_network, not_compiled
@@ -100,10 +101,17 @@ def fit_network(
     """Fit a network with Lightning, and take its best weights.
 
     Raises:
-        ConfigError: The network cannot be compiled.
+        ConfigError: The network cannot be compiled, or a split one would be resumed.
         Interrupted: Stopped from outside; what was done is in `folder`.
         TrainingError: The loss or the logits are not finite, or a checkpoint is damaged.
     """
+    last = folder / LAST
+    if last.is_file() and is_sharded(cfg):
+        # It was tried: the weights then differ from those of a run that was not stopped.
+        raise ConfigError(
+            f"trainer=fsdp cannot go on from {last}, which would not end in the same weights: "
+            "start without resume"
+        )
     network: type[Network] = get_class(cfg.model.network._target_)
     features: FeaturePipeline | None = None
     if network.reads_tabular:
@@ -136,7 +144,6 @@ def fit_network(
         # Lightning's own limit ends a training as if it were done; StopAndSave's does not.
         max_time=None,
     )
-    last = folder / LAST
     try:
         trainer.fit(model, loader, ckpt_path=last if last.is_file() else None)
     except SystemExit as error:
