@@ -117,8 +117,8 @@ def _read_arguments(open_nodes: Sequence[str]) -> None:
             # Before Hydra writes the arguments to files.
             _stop(
                 f"error: {argument.partition('=')[0]} holds a password, and a configuration is "
-                "written to files: set it in the environment instead, for PostgreSQL as PGPASSWORD, "
-                "for MLflow as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+                "written to files: set it in the environment instead (PGPASSWORD; for MLflow "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)",
                 1,
             )
     for node in open_nodes:

@@ -193,7 +193,9 @@ def _has(folder: Path, choice: str, names: list[str]) -> bool:
         node = node[name]
     else:
         return bool(names)
-    bases = (base for base in content.get("defaults", ()) if isinstance(base, str))
+    defaults = (base for base in content.get("defaults", ()) if isinstance(base, str))
+    # Without the package that it is put in, as in _default@trainer.
+    bases = [base.partition("@")[0] for base in defaults]
     return any(_has(folder, base, names) for base in bases if base != "_self_")
 
 

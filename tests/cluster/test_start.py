@@ -2,22 +2,113 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import execution_whitelist
+
+from fakenews.cluster.start import start
+from fakenews.config import CONF, TARGETS, register_resolvers
+from fakenews.errors import ClusterError, ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
+
+Shown = Callable[..., str]
+
+
+@pytest.fixture
+def shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shown:
+    """Starts what `python train.py OVERRIDES` would; gives what is printed."""
+    monkeypatch.setattr(sys, "argv", ["/code/train.py"])
+
+    def run(*overrides: str, sweep: bool = False, dry: bool = True) -> str:
+        register_resolvers()
+        own = [f"paths.root={tmp_path}", "name=run", *(["cluster.dry_run=true"] if dry else [])]
+        with initialize_config_dir(str(CONF)):
+            config = compose("train", [*own, *overrides], return_hydra_config=True)
+        with execution_whitelist(TARGETS):
+            assert start(config, sweep=sweep) == 0
+        assert list(tmp_path.iterdir()) == []
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_each_rank_gets_what_was_typed_but_for_the_cluster(
+    shown: Shown, tmp_path: Path
+) -> None:
+    plan = shown("cluster=torchrun", "cluster.processes=3", "optimizer.lr=1e-3", "model=text")
+    assert plan.endswith(
+        f"/code/train.py paths.root={tmp_path} name=run optimizer.lr=1e-3 model=text\n"
+    )
+    assert "--nproc-per-node=3" in plan
+    assert "--standalone" in plan
+
+
+def test_gpus_bring_their_trainer(shown: Shown) -> None:
+    script = shown("cluster=slurm", "cluster.nodes=4", "cluster.gpus=8")
+    for option in ("nodes=4", "gpus-per-node=8", "ntasks-per-node=8"):
+        assert f"#SBATCH --{option}\n" in script
+    assert script.count("trainer=gpu") == 1
+    assert "trainer=gpu" not in shown("cluster=slurm", "cluster.gpus=2", "trainer=ddp")
+
+
+def test_lines_of_shell_and_a_limit_as_the_readme_has_them(shown: Shown) -> None:
+    script = shown(
+        "cluster=slurm", 'cluster.setup=["module load cuda"]', "cluster.time=12:00:00"
+    )
+    assert "\nmodule load cuda\n" in script
+    assert "#SBATCH --time=12:00:00\n" in script
+
+
+def test_latest_run_is_found_once_for_all_ranks(shown: Shown) -> None:
+    # There is none: a new run, of which all ranks know the name.
+    assert "resume" not in shown("cluster=torchrun", "resume=auto")
+
+
+def test_all_mistakes_are_found_before_anything_is_submitted(shown: Shown) -> None:
+    with pytest.raises(ConfigError) as caught:
+        shown("cluster=slurm", "optimizer.lr=a", "trainer.max_epochs=a")
+    assert len(caught.value.faults) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sweep", "fault"),
+    [
+        (["cluster=torchrun", "cluster.nodes=2"], False, "cluster.endpoint is not set: give"),
+        (
+            ["cluster=torchrun", "cluster.endpoint=host:99999", "cluster.id=a"],
+            False,
+            "cluster.endpoint is host:99999: give",
+        ),
+        (["cluster=torchrun", "cluster.id=a/b"], False, "cluster.id=a/b: use letters"),
+        (["cluster=torchrun", "cluster.processes=0"], False, "cluster.processes=0"),
+        (["cluster=slurm"], True, "add sweep=grid"),
+        (["sweep=random", "cluster=torchrun"], True, "sweep.workers=N"),
+    ],
+)
+def test_what_does_not_go_together(
+    shown: Shown, overrides: list[str], sweep: bool, fault: str
+) -> None:
+    with pytest.raises(Exception, match=fault.replace("[", ".")):
+        shown(*overrides, sweep=sweep)
+
+
+def test_no_slurm_is_one_line(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(ClusterError, match="there is no sbatch here"):
+        shown("cluster=slurm", dry=False)
 
 
 def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "train.py"),
-            f"paths.root={folder}",
-            "name=run",
-            *overrides,
-        ],
+        [sys.executable, str(ROOT / "train.py"), f"paths.root={folder}", *overrides],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -26,94 +117,18 @@ def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def shown(folder: Path, *overrides: str) -> str:
-    done = train(folder, "cluster.dry_run=true", *overrides)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert list(folder.iterdir()) == []
-    return done.stdout
-
-
-def refusal(folder: Path, *overrides: str) -> str:
-    done = train(folder, *overrides)
-    assert done.returncode == 1, done.stdout
-    assert done.stderr.startswith("error: ")
-    assert "Traceback" not in done.stderr
-    assert not (folder / "runs").exists()
-    return done.stderr
-
-
-def test_each_rank_gets_what_was_typed_but_for_the_cluster(tmp_path: Path) -> None:
-    plan = shown(
-        tmp_path, "cluster=torchrun", "cluster.processes=3", "optimizer.lr=1e-3", "model=text"
+def test_command_shows_it_and_leaves_nothing(tmp_path: Path) -> None:
+    done = train(
+        tmp_path, "cluster=slurm", "cluster.dry_run=true", "cluster.options={constraint: a100}"
     )
-    assert plan.endswith(
-        f"{ROOT}/train.py paths.root={tmp_path} name=run optimizer.lr=1e-3 model=text\n"
-    )
-    assert "--nproc-per-node=3" in plan
-    assert "--standalone" in plan
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "#SBATCH --constraint=a100\n" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_gpus_bring_their_trainer(tmp_path: Path) -> None:
-    script = shown(tmp_path, "cluster=slurm", "cluster.nodes=4", "cluster.gpus=8")
-    for option in ("nodes=4", "gpus-per-node=8", "ntasks-per-node=8"):
-        assert f"#SBATCH --{option}\n" in script
-    assert script.count("trainer=gpu") == 1
-
-
-def test_options_of_sbatch_and_lines_of_shell_as_the_readme_has_them(tmp_path: Path) -> None:
-    script = shown(
-        tmp_path,
-        "cluster=slurm",
-        'cluster.setup=["module load cuda"]',
-        "cluster.options={constraint: a100}",
-        "cluster.time=12:00:00",
-    )
-    assert "\nmodule load cuda\n" in script
-    assert "#SBATCH --constraint=a100\n" in script
-    assert "#SBATCH --time=12:00:00\n" in script
-
-
-def test_a_trainer_that_was_chosen_stays(tmp_path: Path) -> None:
-    assert "trainer=gpu" not in shown(
-        tmp_path, "cluster=slurm", "cluster.gpus=2", "trainer=ddp"
-    )
-
-
-def test_latest_run_is_found_once_for_all_ranks(tmp_path: Path) -> None:
-    # There is none: a new run, of which all ranks know the name.
-    assert "resume" not in shown(tmp_path, "cluster=torchrun", "resume=auto")
-
-
-def test_all_mistakes_are_found_before_anything_is_submitted(tmp_path: Path) -> None:
-    error = refusal(tmp_path, "cluster=slurm", "optimizer.lr=-1", "trainer.max_epochs=a")
-    assert "optimizer.lr" in error or "trainer.max_epochs" in error
-
-
-@pytest.mark.parametrize(
-    ("overrides", "fault"),
-    [
-        (
-            ["cluster=torchrun", "cluster.nodes=2"],
-            "cluster.endpoint is not set: give HOST:PORT",
-        ),
-        (
-            ["cluster=torchrun", "cluster.endpoint=host:99999", "cluster.id=a"],
-            "cluster.endpoint is host:99999: give",
-        ),
-        (["cluster=torchrun", "cluster.id=a/b"], "cluster.id=a/b: use letters"),
-        (["cluster=torchrun", "cluster.processes=0"], "cluster.processes=0"),
-        (["-m", "seed=0,1", "cluster=slurm"], "add sweep=grid"),
-        (["-m", "sweep=random", "cluster=torchrun"], "sweep.workers=N"),
-        (["cluster.dry_run=true"], "cluster=torchrun"),
-    ],
-)
-def test_what_does_not_go_together(tmp_path: Path, overrides: list[str], fault: str) -> None:
-    assert fault in refusal(tmp_path, *overrides)
-
-
-def test_no_slurm_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    error = refusal(tmp_path, "cluster=slurm")
-    assert "there is no sbatch here" in error
-    assert error.count("\n") == 1
+def test_mistake_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    done = train(tmp_path, "cluster=torchrun", "cluster.nodes=2", "cluster.id=a")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cluster.endpoint is not set")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -148,6 +148,9 @@ def test_a_finished_run_that_is_started_again_stays_as_it_is(
         assert job("model=tfidf") == (value, folder)
     assert "is finished: nothing to do" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    # With other settings it would be another run.
+    with pytest.raises(TrainingError, match="is finished, with another seed: repeat its"):
+        job("model=tfidf", "seed=3")
 
 
 def test_odd_class_names_reach_report_bundle_and_store(job: Job, tmp_path: Path):
@@ -246,6 +249,7 @@ def test_folds_share_out_the_test_rows(job: Job, tmp_path: Path):
         _, folder = job(*own(path, "model=tfidf", "data.folds=2", f"data.fold={fold}"))
         found = json.loads((folder / "result.json").read_text())["metrics"]["test"]
         rows.add(found["support/no"] + found["support/yes"])
+        shutil.rmtree(folder)
     assert rows == {100}
 
 

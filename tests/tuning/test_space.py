@@ -143,6 +143,10 @@ def test_overrides_have_values_as_hydra_reads_them() -> None:
         ("range(1, 1)", "at least one value"),
         ("range(1, 2, 0)", ""),
         ("glob(*)", "AssertionError"),
+        ("tag(lgo, interval(1e-5, 1e-3))", "lgo is no tag of a distribution: write log"),
+        ("interval(1e-5, inf)", "its ends must be finite numbers"),
+        ("interval(nan, 1.0)", "its ends must be finite numbers"),
+        ("range(1e-5, 1e-3)", "it has one value: write range(first, end, step)"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(text: str, reason: str) -> None:
