@@ -87,7 +87,7 @@ def train(
         ),
         (["nonsense=1"], "nonsense is not an option: --cfg job shows the options"),
         (["data.path=["], "cannot read the argument 'data.path=[': write KEY=VALUE"),
-        (["optimizer.lr=interval(1)"], "cannot read the distribution 'optimizer.lr=interval(1)':"),
+        (["seed=interval(1)"], "cannot read the distribution 'seed=interval(1)': write"),
         (["seed"], "cannot read the argument 'seed': write KEY=VALUE"),
         (["seed=1,2"], "seed=1,2 is more than one value: add -m"),
         (["resume=nowhere"], "resume=nowhere: nowhere/checkpoints/last.ckpt does not exist"),
