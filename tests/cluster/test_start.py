@@ -87,6 +87,11 @@ def test_all_mistakes_are_found_before_anything_is_submitted(shown: Shown) -> No
         ),
         (["cluster=torchrun", "cluster.id=a/b"], False, "cluster.id=a/b: use letters"),
         (["cluster=torchrun", "cluster.processes=0"], False, "cluster.processes=0"),
+        (
+            ["cluster=slurm", "cluster.gpus=8", "trainer.devices=4"],
+            False,
+            "trainer.devices=4 and cluster.processes=8 differ",
+        ),
         (["cluster=slurm"], True, "add sweep=grid"),
         (["sweep=random", "cluster=torchrun"], True, "sweep.workers=N"),
     ],

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ def start(config: DictConfig, *, sweep: bool) -> int:
             "cluster: -m without sweep=... is several runs, each to be started alone: add "
             "sweep=grid, or choose hydra/launcher=submitit_slurm"
         )
+    if faults := list(_mismatches(config)):
+        raise ConfigError(faults)
     cluster: Cluster = instantiate(cfg.cluster)
     overrides = _overrides(config)
     if cfg.resume is not None:
@@ -118,6 +121,19 @@ def _overrides(config: DictConfig) -> list[str]:
     if config.cluster.get("gpus") and "trainer" not in map(_key, given):
         found.append("trainer=gpu")
     return found
+
+
+def _mismatches(config: DictConfig) -> Iterator[str]:
+    """Numbers of processes that were given twice, and differ."""
+    cluster, given = config.cluster, set(map(_key, config.hydra.overrides.task))
+    processes = cluster.get("processes") or cluster.get("gpus") or 1
+    for key, name, count in (
+        ("trainer.devices", "cluster.processes", processes),
+        ("trainer.num_nodes", "cluster.nodes", cluster.nodes),
+    ):
+        value = OmegaConf.select(config, key)
+        if key in given and value != count:
+            yield f"{key}={value} and {name}={count} differ: leave the first out"
 
 
 def _key(override: str) -> str:
