@@ -121,7 +121,8 @@ def discard_empty(folder: Path) -> None:
     """
     found = {path.name for path in folder.glob("*")}
     logs = {name for name in found if name.endswith(".log")}
-    if ".hydra" not in found or found - logs - _STARTED:
+    # A lock alone is what ranks leave that discard it at once.
+    if (".hydra" not in found and found != {".lock"}) or found - logs - _STARTED:
         return
     if folder.resolve() not in _held and _in_use(folder):
         return
