@@ -16,9 +16,8 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf, open_dict
 
-from fakenews.config import CONF, check, register_resolvers
+from fakenews.config import CONF, check, register_resolvers, set_output, task
 from fakenews.rules import training_rules
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -394,11 +393,9 @@ def test_options_of_a_training_exist(
     register_resolvers()
     with initialize_config_dir(str(CONF)):
         cfg = compose("train", overrides=arguments, return_hydra_config=True)
-        with open_dict(cfg):
-            cfg.hydra.runtime.output_dir = str(tmp_path)
-        HydraConfig.instance().set_config(cfg)
+        set_output(cfg, str(tmp_path))
         try:
-            job = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+            job = task(cfg)
             check(job, rules=training_rules)
             assert job.paths.runs == "/shared/runs"
             assert job.logger.tracking_uri == "http://fakenews-mlflow:5000"

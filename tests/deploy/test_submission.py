@@ -13,12 +13,12 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
 from fakenews.cluster import kubernetes
 from fakenews.cluster.job import Job
 from fakenews.cluster.kubernetes import INSTANCE, Kubernetes, object_name
-from fakenews.config import CONF, TARGETS, check, register_resolvers
+from fakenews.config import CONF, TARGETS, check, register_resolvers, set_output, task
 from fakenews.errors import ClusterError, ConfigError
 from fakenews.rules import training_rules
 
@@ -195,11 +195,9 @@ def test_its_arguments_are_options(job: Job, tmp_path: Path) -> None:
     register_resolvers()
     with initialize_config_dir(str(CONF)):
         cfg = compose("train", overrides=_arguments(job), return_hydra_config=True)
-        with open_dict(cfg):
-            cfg.hydra.runtime.output_dir = str(tmp_path)
-        HydraConfig.instance().set_config(cfg)
+        set_output(cfg, str(tmp_path))
         try:
-            nodes = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+            nodes = task(cfg)
             check(nodes, rules=training_rules)
             if not job.sweep:
                 run = "/shared/runs/news/2026-11-24_18-00-00.123"

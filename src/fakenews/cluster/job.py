@@ -1,5 +1,6 @@
 """What is to be started, and what can start it."""
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,13 +27,22 @@ class Job:
         return (*(["-m"] if self.sweep else []), *self.overrides)
 
 
+def key_of(override: str) -> str:
+    """The option that an override sets, as `data.path` of `+data.path=news.csv`."""
+    return re.split("[=@]", override.lstrip("+~"))[0]
+
+
 class Cluster(Protocol):
     """An option of `conf/cluster/` that starts jobs.
 
     Args:
+        nodes: How many machines.
+        processes: On each.
         dry_run: Whether to show what would be started, and start nothing.
     """
 
+    nodes: int
+    processes: int
     dry_run: bool
 
     def plan(self, job: Job) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from fakenews.bounds import Count, PositiveCount
-from fakenews.cluster.job import Job
+from fakenews.cluster.job import Job, key_of
 from fakenews.errors import ClusterError
 
 MANIFESTS = Path(__file__).resolve().parents[3] / "deploy" / "kubernetes"
@@ -101,8 +101,8 @@ class Kubernetes:
                 "GPU, so give as many processes as GPUs"
             )
         self._kind = kind
-        self._nodes = nodes
-        self._processes = processes
+        self.nodes = nodes
+        self.processes = processes
         self._gpus = gpus
         self._image = image
         self._namespace = namespace
@@ -130,7 +130,7 @@ class Kubernetes:
             if self._queue is not None and found["kind"] in _WORKLOADS:
                 labels[_QUEUE] = self._queue
             if (complete := _COMPLETE.get(found["kind"])) is not None:
-                complete(found["spec"], name, self._nodes, self._processes)
+                complete(found["spec"], name, self.nodes, self.processes)
             if (path := _POD.get(found["kind"])) is not None:
                 pod = _at(found, path)
                 pod["metadata"]["labels"][INSTANCE] = name
@@ -166,7 +166,7 @@ class Kubernetes:
             f"started {name}\n"
             f"  pods:   {command} get pods {pods}\n"
             f"  log:    {command} logs {pods} --prefix --follow"
-            f" --max-log-requests={max(self._nodes, 5)}\n"
+            f" --max-log-requests={max(self.nodes, 5)}\n"
             f"  stop:   {command} delete {resources} {pods}"
         )
         return 0
@@ -180,7 +180,7 @@ class Kubernetes:
             container["image"] = self._image
         for amounts in container["resources"].values():
             for resource, amount in amounts.items():
-                amounts[resource] = _times(amount, self._processes)
+                amounts[resource] = _times(amount, self.processes)
             if self._gpus:
                 amounts["nvidia.com/gpu"] = str(self._gpus)
         arguments = self._arguments(container["args"], job)
@@ -189,17 +189,17 @@ class Kubernetes:
 
     def _arguments(self, example: Sequence[str], job: Job) -> list[str]:
         """The overrides of the job, and those that follow from the place."""
-        given = {_key(override): override.partition("=")[2] for override in job.overrides}
-        places = [argument for argument in example if _key(argument) in _PLACES]
+        given = {key_of(override): override.partition("=")[2] for override in job.overrides}
+        places = [argument for argument in example if key_of(argument) in _PLACES]
         if given.get("logger", "mlflow") != "mlflow":
-            places = [place for place in places if _key(place) != "logger.tracking_uri"]
-        own = [place for place in places if _key(place) not in given]
-        distributed = not job.sweep or self._processes > 1
+            places = [place for place in places if key_of(place) != "logger.tracking_uri"]
+        own = [place for place in places if key_of(place) not in given]
+        distributed = not job.sweep or self.processes > 1
         if distributed and "trainer" not in given:
             own.append("trainer=ddp")
         if job.sweep:
-            if self._processes > 1 and "sweep.ranks" not in given:
-                own.append(f"sweep.ranks={self._processes}")
+            if self.processes > 1 and "sweep.ranks" not in given:
+                own.append(f"sweep.ranks={self.processes}")
         elif not given.keys() & {"hydra.run.dir", "resume"}:
             # One folder however often pods start: there they find the last checkpoint.
             own.append(f"hydra.run.dir=${{paths.runs}}/{job.name}/{job.run_id}")
@@ -282,10 +282,6 @@ def _times(amount: str, factor: int) -> str:
     number = re.match(r"\d+", amount)
     assert number is not None  # noqa: S101 the manifests are ours
     return f"{int(number[0]) * factor}{amount[number.end() :]}"
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
 
 
 def _rendered(overlay: str) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """Handing a job over to what starts it, before anything is written or imported."""
 
 import os
-import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from fakenews.cluster.job import Cluster, Job, key_of
 from fakenews.config import check, name_faults, run_id, set_output, task
 from fakenews.errors import ConfigError
 
@@ -70,7 +70,6 @@ def start(config: DictConfig, *, sweep: bool) -> int:
     """
     from hydra.utils import instantiate
 
-    from fakenews.cluster.job import Cluster, Job
     from fakenews.rules import training_rules
     from fakenews.tracking.folder import discard_empty, find_run
 
@@ -82,14 +81,14 @@ def start(config: DictConfig, *, sweep: bool) -> int:
             "cluster: -m without sweep=... is several runs, each to be started alone: add "
             "sweep=grid, or choose hydra/launcher=submitit_slurm"
         )
-    if faults := list(_mismatches(config)):
-        raise ConfigError(faults)
     cluster: Cluster = instantiate(cfg.cluster)
+    if faults := list(_mismatches(config, cluster)):
+        raise ConfigError(faults)
     overrides = _overrides(config)
     if cfg.resume is not None:
         # Decided here, once: ranks that look for it would find each other at work there.
         found = find_run(Path(cfg.paths.runs) / cfg.name, str(cfg.resume))
-        overrides = [text for text in overrides if _key(text) != "resume"]
+        overrides = [text for text in overrides if key_of(text) != "resume"]
         overrides += [] if found is None else [f"resume={found}"]
     given = cfg.cluster.get("id")
     if faults := list(name_faults(given, key="cluster.id")) if given is not None else []:
@@ -116,25 +115,20 @@ def _overrides(config: DictConfig) -> list[str]:
     found = [
         text
         for text in given
-        if _key(text).partition(".")[0] != "cluster" and _key(text) != "hydra.mode"
+        if key_of(text).partition(".")[0] != "cluster" and key_of(text) != "hydra.mode"
     ]
-    if config.cluster.get("gpus") and "trainer" not in map(_key, given):
+    if config.cluster.get("gpus") and "trainer" not in map(key_of, given):
         found.append("trainer=gpu")
     return found
 
 
-def _mismatches(config: DictConfig) -> Iterator[str]:
+def _mismatches(config: DictConfig, cluster: Cluster) -> Iterator[str]:
     """Numbers of processes that were given twice, and differ."""
-    cluster, given = config.cluster, set(map(_key, config.hydra.overrides.task))
-    processes = cluster.get("processes") or cluster.get("gpus") or 1
+    given = set(map(key_of, config.hydra.overrides.task))
     for key, name, count in (
-        ("trainer.devices", "cluster.processes", processes),
+        ("trainer.devices", "cluster.processes", cluster.processes),
         ("trainer.num_nodes", "cluster.nodes", cluster.nodes),
     ):
         value = OmegaConf.select(config, key)
         if key in given and value != count:
             yield f"{key}={value} and {name}={count} differ: leave the first out"
-
-
-def _key(override: str) -> str:
-    return re.split("[=@]", override.lstrip("+~"))[0]
