@@ -20,6 +20,7 @@ ORDER = [
     ("engines", "bundle", "predictor"),
     ("inference",),
     ("tracking",),
+    ("serving",),
     ("tuning",),
     ("training",),
     ("cluster",),

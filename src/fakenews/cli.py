@@ -83,7 +83,7 @@ def run(command: Callable[[], Any], *, open_nodes: Sequence[str] = ()) -> None:
     if (status := launch.verdict()) is not None:
         sys.exit(status)  # torchrun starts this rank again for nothing
     launch.end_with_launcher()
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     _read_arguments(open_nodes)
     # Otherwise Hydra prints exceptions itself and exits; here they are wanted.
     os.environ[_FULL_ERROR] = "1"
@@ -106,6 +106,8 @@ def run(command: Callable[[], Any], *, open_nodes: Sequence[str] = ()) -> None:
             _stop(f"error: {error}", 1)
         raise
     finally:
+        # What is left is the interpreter's end, where an exception would only be printed.
+        signal.signal(signal.SIGTERM, before)
         if not _traceback_wanted:
             del os.environ[_FULL_ERROR], os.environ[_OURS]
 

@@ -10,7 +10,8 @@
     ├── ClusterError     a job cannot be started elsewhere, or did not end as it should
     ├── Interrupted      a run was stopped from outside, and can be continued
     ├── TrackingError    the MLflow store is locked, unreachable or refuses us
-    └── BundleError      a bundle is incomplete, changed or of another format
+    ├── BundleError      a bundle is incomplete, changed or of another format
+    └── ServingError     a server cannot be started or reached, or a deployment not be made
 
 The command line prints such an error as one line (what, where, what to do) and exits
 with status 1; anything else is a bug and keeps its traceback.
@@ -82,3 +83,7 @@ class TrackingError(FakeNewsError):
 
 class BundleError(FakeNewsError):
     """A bundle is incomplete, changed or of another format."""
+
+
+class ServingError(FakeNewsError):
+    """A server cannot be started or reached, or a deployment cannot be made."""

@@ -70,7 +70,7 @@ class Slurm:
             TaskPlugin=task/none
             SelectType=select/cons_tres
             SelectTypeParameters=CR_Core
-            SchedulerParameters=sched_interval=1,batch_sched_delay=0,requeue_delay=0
+            SchedulerParameters=sched_interval=1,batch_sched_delay=0
             PreemptType=preempt/partition_prio
             PreemptMode=REQUEUE
             MpiDefault=none
@@ -200,6 +200,12 @@ def run_state(folder: Path) -> object:
     return json.loads((only_run(folder) / "run.json").read_text())["state"]
 
 
+def start_again(slurm: Slurm, job: str) -> None:
+    """Start a job that went back to the queue, where SLURM holds it for two minutes."""
+    slurm.wait_for(lambda: "JobState=PENDING" in slurm("scontrol", "show", "job", job))
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
 def test_ranks_on_two_nodes_are_one_run(slurm: Slurm, tmp_path: Path) -> None:
     job = number(
         submit(slurm, tmp_path, "cluster=slurm", "cluster.nodes=2", "trainer.max_epochs=2")
@@ -236,6 +242,7 @@ def test_preempted_job_saves_queues_again_and_completes(slurm: Slurm, tmp_path: 
     # It was saved in the time that SLURM gives, not killed.
     output = (tmp_path / f"run-{job}.out").read_text
     assert "SIGTERM received: saved step" in output()
+    start_again(slurm, job)
     assert ends(slurm, job) == "COMPLETED", output()
     assert "Restarts=1" in slurm("scontrol", "show", "job", job)
     assert run_state(tmp_path) == "finished"
@@ -258,6 +265,7 @@ def test_noticed_job_queues_again_and_a_cancelled_one_does_not(
     slurm.wait_for(lambda: "Restarts=1" in slurm("scontrol", "show", "job", job))
     assert "SIGTERM received: saved step" in (tmp_path / f"run-{job}.out").read_text()
     assert run_state(tmp_path) == "interrupted"
+    start_again(slurm, job)
     slurm.wait_for(lambda: run_state(tmp_path) == "running", timeout=120)
     slurm("scancel", job)
     assert ends(slurm, job) == "CANCELLED"

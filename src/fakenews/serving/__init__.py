@@ -1,0 +1,1 @@
+"""Models behind a server: archives, TorchServe, deployments, and a gateway before it."""
