@@ -52,4 +52,4 @@ $(VENV)/%.done: pyproject.toml requirements.lock | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/train.done: EXTRAS := train
-$(VENV)/dev.done: EXTRAS := train,postgres,s3,etcd,submitit,ray,bench,dev
+$(VENV)/dev.done: EXTRAS := train,postgres,s3,etcd,submitit,ray,serve,web,bench,dev
