@@ -55,7 +55,7 @@ class Lane:
         batch_items: int,
         batch_characters: int,
         queue_items: int,
-        observe: Callable[[int], None] = lambda size: None,
+        observe: Callable[[int], None],
     ) -> None:
         self.in_flight = in_flight
         self.waiting = 0

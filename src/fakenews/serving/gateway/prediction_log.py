@@ -23,7 +23,7 @@ import orjson
 from fakenews.data.cleaning import Cleaning
 from fakenews.serving.gateway.ids import new_id
 from fakenews.serving.gateway.requests import Answer, Item
-from fakenews.serving.gateway.segments import OPEN, left_over, open_segment, seal
+from fakenews.serving.gateway.segments import OPEN, left_over, open_segment, seal, write_all
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class PredictionLog:
         fsync: bool,
         segment_bytes: int,
         segment_seconds: float,
-        failed: Callable[[int], None] = lambda count: None,
+        failed: Callable[[int], None],
     ) -> None:
         self.folder = folder
         self.fault: str | None = None
@@ -217,9 +217,7 @@ class _Segment:
 
     def write(self, lines: bytes, *, fsync: bool) -> None:
         try:
-            left = memoryview(lines)
-            while left:
-                left = left[os.write(self._descriptor, left) :]
+            write_all(self._descriptor, lines)
             if fsync:
                 os.fsync(self._descriptor)
         except OSError:
