@@ -87,7 +87,7 @@ class PredictionLog:
         self._waiting: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._to_seal: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
         self._segment: _Segment | None = None
-        self._writer = threading.Thread(target=self._write_all, name="log")
+        self._writer = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._sealer = threading.Thread(target=self._seal_all, name="seal", daemon=True)
 
     def start(self) -> None:
