@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import logging
 import re
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ import yaml
 from model_archiver.model_archiver_config import ModelArchiverConfig
 from model_archiver.model_packaging_utils import ModelExportUtils
 
-from fakenews.bounds import NonNegative, PositiveCount
+from fakenews.bounds import PositiveCount
 from fakenews.bundle import BundleContent, sha256, write_bundle
 from fakenews.errors import ServingError
 
@@ -174,7 +175,10 @@ def _pack(draft: Path, target: Path, manifest: str) -> None:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(_entry(_MANIFEST), manifest)
         for name, path in _files(draft):
-            with path.open("rb") as source, archive.open(_entry(name), "w", force_zip64=True) as to:
+            with (
+                path.open("rb") as source,
+                archive.open(_entry(name), "w", force_zip64=True) as to,
+            ):
                 while block := source.read(1 << 20):
                     to.write(block)
 
@@ -187,7 +191,15 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 def _requirements() -> str:
     """What the handler imports, as it is installed here; TorchServe installs nothing."""
-    packages = ("fakenews", "numpy", "onnxruntime", "spacy", "tokenizers", "torch", "transformers")
+    packages = (
+        "fakenews",
+        "numpy",
+        "onnxruntime",
+        "spacy",
+        "tokenizers",
+        "torch",
+        "transformers",
+    )
     lines = []
     for package in packages:
         try:
