@@ -60,9 +60,7 @@ def _read_strictly(body: bytes) -> Any:
             400, "not_json", f"the body is not JSON: {error.msg} at {where}"
         ) from None
     except ValueError as error:
-        raise Problem(
-            400, "not_json", f"the body is not JSON: {str(error)[:100]}"
-        ) from None
+        raise Problem(400, "not_json", f"the body is not JSON: {str(error)[:100]}") from None
 
 
 def _no_constant(name: str) -> NoReturn:
