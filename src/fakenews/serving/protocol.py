@@ -265,6 +265,15 @@ def _decode(value: bytes | bytearray, what: str) -> str:
         ) from None
 
 
+def load(body: bytes) -> Any:
+    """Decode a JSON body.
+
+    Raises:
+        Refused: It is no JSON, or no UTF-8.
+    """
+    return _load(_decode(body, "the body"))
+
+
 def _load(text: str) -> Any:
     try:
         return _DECODER.decode(text)

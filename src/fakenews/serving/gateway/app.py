@@ -102,9 +102,9 @@ def _add_predictions(app: FastAPI, gateway: Gateway) -> None:
         openapi_extra=_json_body(predict_schema(bounds.characters, bounds.items)),
     )
     async def predict(request: Request) -> Response:
-        items, single = requested(await _json(request, bounds.depth), bounds)
-        found = await _attended(request, gateway.predict(items))
-        if single:
+        asked = requested(await _json(request), bounds)
+        found = await _attended(request, gateway.answer(asked.items))
+        if asked.shape == "one":
             if "error" in found[0]:
                 raise refused(found[0])
             return _answer(found[0])
@@ -117,10 +117,10 @@ def _add_predictions(app: FastAPI, gateway: Gateway) -> None:
         openapi_extra=_json_body(item_schema(bounds.characters)),
     )
     async def explain(request: Request) -> Response:
-        items, single = requested(await _json(request, bounds.depth), bounds)
-        if not single:
+        asked = requested(await _json(request), bounds)
+        if asked.shape != "one":
             raise Problem(400, "unknown_shape", "explanations are of one text at a time")
-        return _answer(await _attended(request, gateway.explain(items[0])))
+        return _answer(await _attended(request, gateway.explain_item(asked.items[0])))
 
 
 def _add_tables(app: FastAPI, gateway: Gateway) -> None:
@@ -185,7 +185,7 @@ def _add_feedback(app: FastAPI, gateway: Gateway) -> None:
         openapi_extra=_json_body(FEEDBACK),
     )
     async def feedback(request: Request) -> Response:
-        content = await _json(request, gateway.settings.bounds.depth)
+        content = await _json(request)
         if not isinstance(content, dict):
             raise Problem(400, "unknown_shape", 'send an object: {"id": ..., "verdict": ...}')
         for name in content:
@@ -258,15 +258,14 @@ def _content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _json(request: Request, depth: int) -> Any:
+async def _json(request: Request) -> Any:
     kind = _content_type(request)
     # Other types may be sent by any page of any site, to this machine too.
     if kind != "application/json" and not (
         kind.startswith("application/") and kind.endswith("+json")
     ):
         raise Problem(415, "wrong_type", "send JSON, with Content-Type: application/json")
-    body = await request.body()
-    return read_json(body, depth=depth)
+    return read_json(await request.body())
 
 
 async def _attended(request: Request, work: Awaitable[T]) -> T:
