@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import pandas as pd
 
 from fakenews.bounds import PositiveCount, Probability
-from fakenews.engines import TfidfEngine, TorchEngine
+from fakenews.engines import EngineName, TfidfEngine, TorchEngine
 from fakenews.errors import ServingError
 from fakenews.predictor import Predictor
 from fakenews.serving.columns import gaps
@@ -121,7 +121,7 @@ class ServedModel:
         *,
         name: str,
         version: str,
-        engine: str | None = None,
+        engine: EngineName | None = None,
         device: str = "cpu",
         threads: PositiveCount | None = None,
         workers: PositiveCount = 1,
