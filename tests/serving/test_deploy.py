@@ -1,5 +1,7 @@
 import copy
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,26 @@ def test_a_version_that_looks_like_a_number(
     cfg = composed_by_hydra("action=smoke", "version=12e456789012")
     assert not isinstance(cfg.version, str)
     deploy(cfg)
+
+
+def test_a_program_reads_nothing_but_json(
+    configured: Callable[..., DictConfig], make_mar: Callable[..., Path]
+) -> None:
+    cfg = configured("action=deploy", f"archive={make_mar('a')}")
+    deploy(cfg)
+    done = subprocess.run(
+        [
+            *(sys.executable, str(CONF.parent / "scripts" / "deploy.py"), "json=true"),
+            f"serve.dir={cfg.serve.dir}",
+            f"serve.torchserve.inference_port={cfg.serve.torchserve.inference_port}",
+            f"serve.torchserve.management_port={cfg.serve.torchserve.management_port}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["default"] == "a"
+    assert done.stderr == ""
 
 
 def test_what_cannot_be_done_is_told(configured: Callable[..., DictConfig]) -> None:
