@@ -1,0 +1,198 @@
+"""What of Gradio can be reached, and how its page leaves: with our styles, and under a policy
+by which no script runs that is not the server's.
+
+Of Gradio's many routes only those are open that the page needs. Its files are not among them:
+predicted tables are handed out from here, by names that cannot be guessed.
+"""
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from starlette.responses import FileResponse, Response
+
+from fakenews.serving.gateway.edge import App, Message, Receive, Send
+from fakenews.serving.gateway.page_tables import Shelf
+from fakenews.serving.gateway.problems import Problem
+
+JOIN = "/gradio_api/queue/join"
+UPLOAD = "/gradio_api/upload"
+TABLES = "/page/tables/"
+
+_GET = (
+    "/assets/",
+    "/static/fonts/",
+    "/static/js/",
+    "/theme.css",
+    "/gradio_api/app_id",
+    "/gradio_api/queue/data",
+    "/gradio_api/upload_progress",
+)
+_POST = (JOIN, UPLOAD, "/gradio_api/cancel")
+_OWN = {"/page/page.css": "text/css", "/page/page.js": "text/javascript"}
+
+# What Gradio says of itself to those who share a link.
+_FOREIGN = re.compile(
+    r'<meta\s+(?:name|property)="(?:og|twitter):[^>]*>|<link rel="manifest"[^>]*>'
+)
+_SCRIPT = re.compile(r"<script(?=[\s>])")
+_ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
+    "%3Crect width='16' height='16' rx='3' fill='%231f4e8c'/%3E"
+    "%3Cpath d='M4 5h8M4 8h8M4 11h5' stroke='%23fff' stroke-width='1.5'/%3E%3C/svg%3E"
+)
+
+Scope = MutableMapping[str, Any]
+Admit = Callable[[Scope], Awaitable[None]]
+
+
+class Door:
+    """An ASGI application around Gradio's.
+
+    Args:
+        app: Gradio's.
+        title: Of the page.
+        shelf: Has the predicted tables.
+        admit: Counts an upload; raises a `Problem` if there were too many.
+        most_bytes: Of a request that is no upload.
+    """
+
+    def __init__(
+        self, app: App, *, title: str, shelf: Shelf, admit: Admit, most_bytes: int
+    ) -> None:
+        self._app = app
+        self._title = title
+        self._shelf = shelf
+        self._admit = admit
+        self._most_bytes = most_bytes
+        self._own = {
+            path: files("fakenews.serving.gateway")
+            .joinpath(path.rpartition("/")[2])
+            .read_bytes()
+            for path in _OWN
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path, method = scope["path"], scope["method"]
+        reading = method in ("GET", "HEAD")
+        if reading and path == "/":
+            await self._page(scope, receive, send)
+        elif reading and path in _OWN:
+            await self._file(path)(scope, receive, send)
+        elif reading and path.startswith(TABLES):
+            await self._table(path.removeprefix(TABLES))(scope, receive, send)
+        elif (reading and path.startswith(_GET)) or (method == "POST" and path in _POST):
+            if method == "POST":
+                await self._check(scope)
+            await self._app(scope, receive, send)
+        else:
+            raise Problem(404, "not_found", "there is nothing here")
+
+    async def _check(self, scope: Scope) -> None:
+        """Refuse what a page of another site sends, and what is too much.
+
+        Raises:
+            Problem: It is refused.
+        """
+        headers = dict(scope["headers"])
+        if headers.get(b"sec-fetch-site", b"same-origin") != b"same-origin":
+            raise Problem(403, "other_site", "only the page itself may ask here: see /docs")
+        if scope["path"] == UPLOAD:
+            await self._admit(scope)
+            return
+        length = headers.get(b"content-length", b"")
+        if not length.isdigit():
+            raise Problem(411, "no_length", "the request does not say how long it is")
+        if int(length) > self._most_bytes:
+            raise Problem(413, "body_too_large", "the text is too long")
+
+    def _file(self, path: str) -> Response:
+        return Response(
+            self._own[path], media_type=_OWN[path], headers={"cache-control": "no-cache"}
+        )
+
+    def _table(self, name: str) -> Response:
+        path = self._shelf.find(name)
+        if path is None:
+            raise Problem(404, "not_found", "this table is not kept any more")
+        return FileResponse(
+            path,
+            filename="predictions.csv",
+            media_type="text/csv; charset=utf-8",
+            headers={"cache-control": "no-store"},
+        )
+
+    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # As it is, so that it can be read here, and without links to what was once saved.
+        plain = [
+            (name, value) for name, value in scope["headers"] if name != b"accept-encoding"
+        ]
+        scope = {**scope, "headers": plain, "query_string": b"", "method": "GET"}
+        start: Message = {}
+        parts: list[bytes] = []
+
+        async def hold(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+            else:
+                parts.append(message.get("body", b""))
+
+        await self._app(scope, receive, hold)
+        nonce = secrets.token_urlsafe(16)
+        content = dressed(b"".join(parts).decode(), title=self._title, nonce=nonce)
+        response = Response(
+            content,
+            start["status"],
+            media_type="text/html",
+            headers={
+                "content-security-policy": policy(nonce),
+                "cache-control": "no-store",
+                "cross-origin-opener-policy": "same-origin",
+            },
+        )
+        await response(scope, receive, send)
+
+
+def dressed(page: str, *, title: str, nonce: str) -> str:
+    """Gradio's page with our title, styles and script, and without what it says of itself.
+
+    Args:
+        page: As Gradio makes it.
+        title: Of the page.
+        nonce: Of the scripts that are the server's.
+    """
+    page = _SCRIPT.sub(f'<script nonce="{nonce}"', _FOREIGN.sub("", page))
+    head = (
+        f"<title>{escape(title)}</title>"
+        '<meta name="color-scheme" content="light dark">'
+        f'<link rel="icon" href="{_ICON}">'
+        '<link rel="stylesheet" href="page/page.css">'
+        f'<script nonce="{nonce}" defer src="page/page.js"></script></head>'
+    )
+    body = (
+        "<noscript><p>This page needs JavaScript. Programs, and people without it, use the "
+        '<a href="docs">API</a>.</p></noscript></body>'
+    )
+    return page.replace("</head>", head, 1).replace("</body>", body, 1)
+
+
+def policy(nonce: str) -> str:
+    """The content security policy of the page.
+
+    Args:
+        nonce: Of the scripts that are the server's.
+    """
+    # Gradio's HTML component compiles its template, a constant, in the browser: hence
+    # 'unsafe-eval'. Gradio writes its styles into the page, and into attributes.
+    return (
+        f"default-src 'none'; script-src 'self' 'nonce-{nonce}' 'unsafe-eval'; "
+        "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; "
+        "connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
+    )
