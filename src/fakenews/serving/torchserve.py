@@ -182,6 +182,8 @@ def properties(settings: Settings, folder: Path) -> dict[str, str]:
         # The handler decodes, and says itself what is wrong.
         "decode_input_request": "false",
         "enable_metrics_api": "true",
+        # Of the machine: it would start a Python each minute.
+        "disable_system_metrics": "true",
         "metrics_mode": "prometheus",
         "metrics_config": "metrics.yaml",
         "model_metrics_auto_detect": "false",
@@ -379,4 +381,7 @@ def _environment(java: Path, temporary: Path) -> dict[str, str]:
         "LOG_LOCATION": "logs",
         "METRICS_LOCATION": "logs",
     }
+    if paths := kept.get("PYTHONPATH"):
+        # It works in another folder.
+        ours["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, paths.split(os.pathsep)))
     return kept | ours

@@ -79,6 +79,8 @@ def build(
         lifespan=lifespan,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
+        # It would tell of requests what this program keeps to itself.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http)
@@ -191,7 +193,7 @@ def _add_feedback(app: FastAPI, gateway: Gateway) -> None:
         if not isinstance(content, dict):
             raise Problem(400, "unknown_shape", 'send an object: {"id": ..., "verdict": ...}')
         for name in content:
-            if name not in FEEDBACK["properties"]:
+            if name not in ("id", "verdict", "label"):
                 raise Problem(422, "unknown_field", "feedback has id, verdict and label only")
         identifier, verdict = content.get("id"), content.get("verdict")
         label = content.get("label")
@@ -230,8 +232,8 @@ def _add_operations(app: FastAPI, gateway: Gateway, health: Health) -> None:
     @app.get(
         "/metrics",
         summary="Counts, for Prometheus",
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
-        | _responses(401),
+        responses=_responses(401)
+        | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     async def metrics() -> Response:
         share = gateway.router.routes.share
@@ -297,12 +299,14 @@ async def _attended(request: Request, work: Awaitable[T]) -> T:
 
 
 async def _problem(request: Request, error: Exception) -> Response:
+    del request
     assert isinstance(error, Problem)  # noqa: S101 it is registered for them
     return _Sent(lambda send: respond(send, error))
 
 
 async def _http(request: Request, error: Exception) -> Response:
     """Of routes that there are not, and forms that cannot be read."""
+    del request
     assert isinstance(error, HTTPException)  # noqa: S101 as above
     names = {404: "not_found", 405: "method_not_allowed", 400: "bad_form"}
     code = names.get(error.status_code, "refused")
@@ -311,6 +315,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 async def _internal(request: Request, error: Exception) -> Response:
+    del request
     return _Sent(lambda send: respond_internal(send, error))
 
 
@@ -329,6 +334,8 @@ class _Sent(Response):
         ]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        del scope, receive
+
         async def answer(message: Any) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *self._more]

@@ -208,7 +208,7 @@ class Versions:
         """Note the end of a canary in the state, for the next start and for other gateways."""
         while self._router.aborted == version:
             try:
-                await asyncio.to_thread(self._router.tell, reason)
+                await asyncio.to_thread(self._router.tell, version, reason)
             except Exception as error:  # noqa: BLE001 here it is given up all the same
                 log.error("the end of the canary %s cannot be noted: %s", version, error)  # noqa: TRY400
                 await asyncio.sleep(_AGAIN)

@@ -55,7 +55,7 @@ class Lane:
         batch_items: int,
         batch_characters: int,
         queue_items: int,
-        observe: Callable[[int], None] = lambda size: None,
+        observe: Callable[[int], None],
     ) -> None:
         self.in_flight = in_flight
         self.waiting = 0
@@ -85,7 +85,8 @@ class Lane:
             Problem: Too much waits, or the model gave no answer.
         """
         # What goes at once never waits: only the rest has to find room.
-        if self.waiting and self.waiting + len(items) > self._queue_items:
+        going = (self.in_flight - len(self._under_way)) * self._batch_items
+        if self.waiting and self.waiting + len(items) > self._queue_items + max(going, 0):
             raise overloaded(self.retry_after)
         job = _Job(items, deadline)
         self._queue.append(job)

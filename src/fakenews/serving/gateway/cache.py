@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -23,9 +23,7 @@ class AnswerCache:
         observe: Is told how many items of a request were known, and how many were not.
     """
 
-    def __init__(
-        self, *, size: int, observe: Callable[[int, int], None] = lambda hits, misses: None
-    ) -> None:
+    def __init__(self, *, size: int, observe: Callable[[int, int], None]) -> None:
         self._answers: LRUCache[bytes, Answer] | None = LRUCache(size) if size else None
         self._asked: dict[bytes, asyncio.Future[Answer | None]] = {}
         self._observe = observe
@@ -41,32 +39,35 @@ class AnswerCache:
         if self._answers is None:
             return await ask(items)
         keys = [_key(version, item) for item in items]
-        found: dict[bytes, Answer] = {}
-        hits: int | None = None
-        while True:
-            own: dict[bytes, Item] = {}
-            others: dict[bytes, asyncio.Future[Answer | None]] = {}
-            for key, item in zip(keys, items, strict=True):
-                if key in found:
-                    continue
-                if (known := self._answers.get(key)) is not None:
-                    found[key] = known
-                elif (asked := self._asked.get(key)) is not None and key not in own:
-                    others[key] = asked
-                elif key not in own:
-                    own[key] = item
-                    self._asked[key] = asyncio.get_running_loop().create_future()
-            if hits is None:
-                hits = sum(key in found for key in keys)
-                self._observe(hits, len(keys) - hits)
+        wanted = dict(zip(keys, items, strict=True))
+        found = {key: known for key in wanted if (known := self._answers.get(key)) is not None}
+        self._observe(len(found), len(wanted) - len(found))
+        while len(found) < len(wanted):
+            own, others = self._share(key for key in wanted if key not in found)
             if own:
-                found |= await self._ask(own, ask)
-            if len(found) == len(set(keys)):
-                return [found[key] for key in keys]
-            # If those who asked have gone, what they asked about is asked again.
-            await asyncio.wait(others.values())
-            given = {key: asked.result() for key, asked in others.items()}
-            found |= {key: answer for key, answer in given.items() if answer is not None}
+                found |= await self._ask({key: wanted[key] for key in own}, ask)
+            if others:
+                await asyncio.wait(others.values())
+            for key, asked in others.items():
+                # If those who asked have gone, it is asked again.
+                if (answer := asked.result()) is not None:
+                    found[key] = answer
+        return [found[key] for key in keys]
+
+    def _share(
+        self, keys: Iterable[bytes]
+    ) -> tuple[list[bytes], "dict[bytes, asyncio.Future[Answer | None]]"]:
+        """Those to ask about, and those that others are asking about."""
+        own: list[bytes] = []
+        others: dict[bytes, asyncio.Future[Answer | None]] = {}
+        for key in keys:
+            if (asked := self._asked.get(key)) is not None:
+                others[key] = asked
+            else:
+                own.append(key)
+        for key in own:
+            self._asked[key] = asyncio.get_running_loop().create_future()
+        return own, others
 
     async def _ask(self, own: dict[bytes, Item], ask: Ask) -> dict[bytes, Answer]:
         answers: Sequence[Answer | None] = [None] * len(own)

@@ -45,17 +45,21 @@ _CSP_API = (_CSP, b"default-src 'none'; frame-ancestors 'none'")
 # Gradio writes its configuration and its styles into the page.
 _CSP_PAGE = (
     _CSP,
-    b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-    b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-    b"connect-src 'self'; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; "
-    b"form-action 'self'; frame-ancestors 'none'",
+    (
+        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+        b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+        b"connect-src 'self'; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; "
+        b"form-action 'self'; frame-ancestors 'none'"
+    ),
 )
 # FastAPI's page of the documentation takes Swagger UI from there.
 _CSP_DOCS = (
     _CSP,
-    b"default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    b"style-src 'unsafe-inline' https://cdn.jsdelivr.net; connect-src 'self'; "
-    b"img-src data: https://fastapi.tiangolo.com; frame-ancestors 'none'",
+    (
+        b"default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
+        b"style-src 'unsafe-inline' https://cdn.jsdelivr.net; connect-src 'self'; "
+        b"img-src data: https://fastapi.tiangolo.com; frame-ancestors 'none'"
+    ),
 )
 
 

@@ -6,7 +6,6 @@ Only predictions that were made here can be judged: what is learnt from feedback
 filled by whoever makes up ids.
 """
 
-import errno
 import os
 import threading
 from collections import OrderedDict
@@ -18,7 +17,7 @@ from typing import Literal
 import orjson
 
 from fakenews.serving.gateway.problems import Problem
-from fakenews.serving.gateway.segments import Found, find
+from fakenews.serving.gateway.segments import Found, find, write_all
 
 Verdict = Literal["correct", "wrong", "unsure"]
 
@@ -118,8 +117,7 @@ class Feedback:
             if file.read(1) not in (b"\n", b""):
                 line = b"\n" + line  # after one that a crash cut short
             try:
-                if file.write(line) != len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                write_all(file.fileno(), line)
                 # It is rare, and nobody can say it again.
                 os.fsync(file.fileno())
             except OSError:

@@ -64,7 +64,7 @@ class Health:
         ready = not reasons
         if gateway.log is not None and gateway.log.fault is not None:
             reasons.append(gateway.log.fault)
-        if gateway.router.aborted is not None:
+        if gateway.router.aborted is not None:  # until the state says so
             reasons.append(
                 f"the canary {gateway.router.aborted} was given up: {gateway.router.reason}"
             )

@@ -1,17 +1,18 @@
 """The page on which people ask: Gradio, which calls the gateway as the API does."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from starlette.routing import Match, Mount
 
 from fakenews.serving.gateway import page_frame as frame
 from fakenews.serving.gateway.access import Access
 from fakenews.serving.gateway.page_desk import VERDICTS, Desk
-from fakenews.serving.gateway.page_door import Door
+from fakenews.serving.gateway.page_door import Door, opens
 from fakenews.serving.gateway.page_tables import Shelf
 from fakenews.serving.gateway.service import Gateway
 from fakenews.serving.gateway.settings import Page, Settings
@@ -59,12 +60,15 @@ def mount(
         theme=gr.themes.Base(font="sans-serif", font_mono="monospace"),
     )
     mounted: Any = app.routes[-1]
-    mounted.app = Door(
-        mounted.app,
-        title=page.title,
-        shelf=shelf,
-        admit=desk.admit,
-        most_bytes=settings.bounds.body_bytes,
+    app.router.routes[-1] = _Behind(
+        "/",
+        Door(
+            mounted.app,
+            title=page.title,
+            shelf=shelf,
+            admit=desk.admit,
+            most_bytes=settings.bounds.body_bytes,
+        ),
     )
     inner = app.router.lifespan_context
 
@@ -76,6 +80,17 @@ def mount(
 
     app.router.lifespan_context = lifespan
     return app
+
+
+class _Behind(Mount):
+    """Takes of the paths that the API leaves only the page's, so that others are not found."""
+
+    def matches(
+        self, scope: MutableMapping[str, Any]
+    ) -> tuple[Match, MutableMapping[str, Any]]:
+        if scope["type"] == "http" and opens(scope):
+            return super().matches(scope)
+        return Match.NONE, {}
 
 
 def blocks(desk: Desk, page: Page, settings: Settings) -> gr.Blocks:

@@ -49,6 +49,16 @@ Scope = MutableMapping[str, Any]
 Admit = Callable[[Scope], Awaitable[None]]
 
 
+def opens(scope: Scope) -> bool:
+    """Whether a request is one of those that the page needs."""
+    path = scope["path"]
+    if scope["method"] == "POST":
+        return path in _POST
+    return scope["method"] in ("GET", "HEAD") and (
+        path == "/" or path in _OWN or path.startswith((*_GET, TABLES))
+    )
+
+
 class Door:
     """An ASGI application around Gradio's.
 
@@ -76,24 +86,18 @@ class Door:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        path, method = scope["path"], scope["method"]
-        reading = method in ("GET", "HEAD")
-        if reading and path == "/":
+        """Answer a request, which is one that `opens` says yes to."""
+        path = scope["path"]
+        if path == "/":
             await self._page(scope, receive, send)
-        elif reading and path in _OWN:
+        elif path in _OWN:
             await self._file(path)(scope, receive, send)
-        elif reading and path.startswith(TABLES):
+        elif path.startswith(TABLES):
             await self._table(path.removeprefix(TABLES))(scope, receive, send)
-        elif (reading and path.startswith(_GET)) or (method == "POST" and path in _POST):
-            if method == "POST":
+        else:
+            if scope["method"] == "POST":
                 await self._check(scope)
             await self._app(scope, receive, send)
-        else:
-            raise Problem(404, "not_found", "there is nothing here")
 
     async def _check(self, scope: Scope) -> None:
         """Refuse what a page of another site sends, and what is too much.

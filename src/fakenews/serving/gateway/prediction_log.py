@@ -23,7 +23,7 @@ import orjson
 from fakenews.data.cleaning import Cleaning
 from fakenews.serving.gateway.ids import new_id
 from fakenews.serving.gateway.requests import Answer, Item
-from fakenews.serving.gateway.segments import OPEN, left_over, open_segment, seal
+from fakenews.serving.gateway.segments import OPEN, left_over, open_segment, seal, write_all
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class PredictionLog:
         fsync: bool,
         segment_bytes: int,
         segment_seconds: float,
-        failed: Callable[[int], None] = lambda count: None,
+        failed: Callable[[int], None],
     ) -> None:
         self.folder = folder
         self.fault: str | None = None
@@ -87,7 +87,7 @@ class PredictionLog:
         self._waiting: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._to_seal: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
         self._segment: _Segment | None = None
-        self._writer = threading.Thread(target=self._write_all, name="log")
+        self._writer = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._sealer = threading.Thread(target=self._seal_all, name="seal", daemon=True)
 
     def start(self) -> None:
@@ -217,9 +217,7 @@ class _Segment:
 
     def write(self, lines: bytes, *, fsync: bool) -> None:
         try:
-            left = memoryview(lines)
-            while left:
-                left = left[os.write(self._descriptor, left) :]
+            write_all(self._descriptor, lines)
             if fsync:
                 os.fsync(self._descriptor)
         except OSError:

@@ -17,6 +17,9 @@ Item = dict[str, Any]
 Answer = dict[str, Any]
 """What is said of an item: a prediction, or an `error`."""
 
+# Longest name of a column, and from where on JSON of others has no integers.
+_NAME = 200
+_INTEGER = 1 << 63
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -40,7 +43,7 @@ def read_json(body: bytes, *, depth: int) -> Any:
 
 
 def _read_strictly(body: bytes) -> Any:
-    """As the standard library reads it: it takes half surrogate pairs, and says what is wrong."""
+    """As the standard library does: it takes half surrogate pairs, and says what is wrong."""
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -54,11 +57,11 @@ def _read_strictly(body: bytes) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise Problem(
-            400, "invalid_json", f"the body is not JSON: {error.msg} at {where}"
+            400, "not_json", f"the body is not JSON: {error.msg} at {where}"
         ) from None
     except ValueError as error:
         raise Problem(
-            400, "invalid_json", f"the body is not JSON: {str(error)[:100]}"
+            400, "not_json", f"the body is not JSON: {str(error)[:100]}"
         ) from None
 
 
@@ -89,20 +92,20 @@ def requested(content: Any, bounds: Bounds) -> tuple[list[Any], bool]:
     """
     if not isinstance(content, dict):
         raise Problem(
-            422, "wrong_shape", f'send an object, as in {{"text": "..."}}, {_got(content)}'
+            400, "unknown_shape", f'send an object, as in {{"text": "..."}}, {_got(content)}'
         )
     if "inputs" not in content:
         return [content], True
     if "text" in content:
-        raise Problem(422, "wrong_shape", "send either text or inputs, not both")
+        raise Problem(400, "unknown_shape", "send either text or inputs, not both")
     if len(content) > 1:
         other = next(name for name in content if name != "inputs")
         raise Problem(
-            422, "wrong_shape", f"send inputs alone: {_shown(other)} does not go with it"
+            400, "unknown_shape", f"send inputs alone: {_shown(other)} does not go with it"
         )
     inputs = content["inputs"]
     if not isinstance(inputs, list):
-        raise Problem(422, "wrong_shape", f"inputs should be a list, {_got(inputs)}")
+        raise Problem(400, "unknown_shape", f"inputs should be a list, {_got(inputs)}")
     if len(inputs) > bounds.items:
         raise Problem(
             413,
@@ -140,7 +143,7 @@ def checked(item: Any, bounds: Bounds) -> Item:
         text, columns = item, {}
     elif not isinstance(item, dict):
         raise BadItem("wrong_type", f"an item should be a text or an object, {_got(item)}")
-    elif "text" not in item:
+    elif item.get("text") is None:
         raise BadItem("missing_text", "the item has no text")
     else:
         text = item["text"]
@@ -162,20 +165,25 @@ def checked(item: Any, bounds: Bounds) -> Item:
     return {"text": _sound(text)}
 
 
-def _column_fault(columns: Mapping[Any, Any], bounds: Bounds) -> str | None:
+def _column_fault(columns: Mapping[str, Any], bounds: Bounds) -> str | None:
     if len(columns) - 1 > bounds.columns:
         return f"{len(columns) - 1:,} columns beside the text: at most {bounds.columns:,}"
     for name, value in columns.items():
-        if len(name) > 200:
-            return f"the column {_shown(name)} has too long a name"
-        if not isinstance(value, str | int | float | bool | None):
-            return f"the column {_shown(name)} should be a string or a number, {_got(value)}"
-        if isinstance(value, str) and len(value) > bounds.characters:
-            return f"the column {_shown(name)} has more than {bounds.characters:,} characters"
-        if isinstance(value, float) and not math.isfinite(value):
-            return f"the column {_shown(name)} is not a finite number"
-        if isinstance(value, int) and abs(value) >= 1 << 63:
-            return f"the column {_shown(name)} is too large a number"
+        fault = _value_fault(value, bounds) if len(name) <= _NAME else "has too long a name"
+        if fault is not None:
+            return f"the column {_shown(name)} {fault}"
+    return None
+
+
+def _value_fault(value: Any, bounds: Bounds) -> str | None:
+    if not isinstance(value, str | int | float | bool | None):
+        return f"should be a string or a number, {_got(value)}"
+    if isinstance(value, str) and len(value) > bounds.characters:
+        return f"has more than {bounds.characters:,} characters"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "is not a finite number"
+    if isinstance(value, int) and abs(value) >= _INTEGER:
+        return "is too large a number"
     return None
 
 

@@ -1,16 +1,17 @@
 """Which version of the model answers a request, as the deployment's state says."""
 
 import hashlib
-import json
 import logging
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from fakenews.errors import ServingError
 from fakenews.serving.gateway.canary import Watch
+from fakenews.serving.state import STATE, read_state
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Routes:
         workers: Of each version.
     """
 
-    name: str = "fakenews"
+    name: str = ""
     champion: str | None = None
     canary: str | None = None
     share: float = 0.0
@@ -45,27 +46,18 @@ def read_routes(folder: Path) -> Routes:
     """The routes of a deployment; none where there is no state.
 
     Raises:
-        OSError: The state cannot be read.
-        ValueError: It is damaged.
+        ServingError: The state is damaged.
+        OSError: It cannot be read.
     """
-    try:
-        content: dict[str, Any] = json.loads((folder / "state.json").read_bytes())
-    except FileNotFoundError:
-        return Routes()
-    try:
-        canary = content["canary"] or {"version": None, "share": 0.0}
-        return Routes(
-            name=content["name"],
-            champion=content["champion"],
-            canary=canary["version"],
-            share=float(canary["share"]),
-            shadow=content["shadow"],
-            workers={
-                version: int(found["workers"]) for version, found in content["versions"].items()
-            },
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"it lacks {error}") from error
+    state = read_state(folder, name="")
+    return Routes(
+        name=state.name,
+        champion=state.champion,
+        canary=state.canary.version if state.canary else None,
+        share=state.canary.share if state.canary else 0.0,
+        shadow=state.shadow,
+        workers=state.workers,
+    )
 
 
 class Router:
@@ -75,7 +67,7 @@ class Router:
         folder: Of the deployment.
         by: `text` asks a text of the same version each time; `random` draws.
         watch: Compares a canary with the champion.
-        abort: Notes in the state that a canary was given up, and why; may take time.
+        abort: Notes in the state that a version was given up as canary, and why; may block.
     """
 
     def __init__(
@@ -84,7 +76,7 @@ class Router:
         folder: Path,
         by: Literal["text", "random"],
         watch: Watch,
-        abort: Callable[[str], None],
+        abort: Callable[[str, str], None],
     ) -> None:
         self._folder = folder
         self._by = by
@@ -142,13 +134,13 @@ class Router:
         log.warning("the canary %s is given up: %s", self.aborted, reason)
         return reason
 
-    def tell(self, reason: str) -> None:
-        """Note in the state that the canary was given up; blocks."""
-        self._abort(reason)
+    def tell(self, version: str, reason: str) -> None:
+        """Note in the state that a canary was given up; blocks."""
+        self._abort(version, reason)
 
     def _look(self) -> None:
         try:
-            found = (self._folder / "state.json").stat()
+            found = (self._folder / STATE).stat()
             seen = (found.st_ino, found.st_mtime_ns, found.st_size)
         except OSError:
             seen = (0, 0, 0)
@@ -156,11 +148,9 @@ class Router:
             return
         try:
             routes = read_routes(self._folder)
-        except (OSError, ValueError) as error:
+        except (OSError, ServingError) as error:
             if not self._told:
-                log.error(
-                    "%s: %s; the routes stay as they were", self._folder / "state.json", error
-                )
+                log.error("the routes stay as they were: %s", error)  # noqa: TRY400
             self._told = True
             return
         self._told, self._seen = False, seen

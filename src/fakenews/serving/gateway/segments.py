@@ -81,6 +81,17 @@ def open_segment(path: Path) -> int:
     return descriptor
 
 
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write all of it: a disk that is nearly full takes a part first.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    left = memoryview(content)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
 def left_over(folder: Path) -> list[Path]:
     """The segments that no process writes."""
     return [path for path in sorted((folder / OPEN).glob("*.jsonl")) if not _locked(path)]
@@ -115,7 +126,8 @@ def seal(path: Path, folder: Path) -> Sealed:
     for records, bad in _read(path):
         for date, of_date in _by_date(records).items():
             table, refused = _table(of_date)
-            rows, bad = rows + len(table), bad + refused
+            rows += len(table)
+            damaged += refused
             dates.setdefault(date, []).append(table)
         damaged += bad
         time.sleep(_BREATH)

@@ -26,6 +26,7 @@ from fakenews.serving.gateway.service import Gateway
 from fakenews.serving.gateway.settings import Settings
 from fakenews.serving.gateway.tables import TableScorer
 from fakenews.serving.gateway.upstream import KeySource, Upstream
+from fakenews.serving.state import abort_canary
 
 log = logging.getLogger(__name__)
 
@@ -39,17 +40,15 @@ _SWITCH = 0.0005
 def serve(
     settings: Settings,
     *,
-    keys: KeySource | None = None,
-    abort: Callable[[str], None] = lambda reason: None,
-    ready: Callable[[str], None] = lambda address: None,
+    keys: KeySource | None,
+    ready: Callable[[str], None],
 ) -> None:
     """Run the gateway until it is told to stop by SIGTERM or SIGINT.
 
     Args:
         settings: Of it.
         keys: Of TorchServe; None where it asks for none.
-        abort: Notes in the state that a canary was given up.
-        ready: Is told the address when it listens.
+        ready: Is told the address when requests are answered.
 
     Raises:
         ServingError: The address is taken, or is none of this machine.
@@ -60,52 +59,65 @@ def serve(
         rate=settings.access.rate,
         trusted_hosts=settings.access.trusted_hosts,
     )
-    listening = _listen(settings.host, settings.port)
-    host, port = listening.getsockname()[:2]
+    listening = listen(settings.host, settings.port)
+    address = _address(*listening.getsockname()[:2])
     sys.setswitchinterval(_SWITCH)
-
-    async def run() -> None:
-        metrics = Metrics()
-        gateway = assemble(settings, keys=keys, abort=abort, metrics=metrics)
-        health = Health(gateway)
-        app = Edge(
-            build(gateway, health, wrap=partial(_with_page, gateway, access)),
-            access=access,
-            bounds=settings.bounds,
-            metrics=metrics,
-            open_page=settings.access.open_page,
-            open_metrics=settings.access.open_metrics,
-        )
-        server = _Server(
-            uvicorn.Config(
-                app,
-                backlog=_BACKLOG,
-                timeout_keep_alive=_KEEP_ALIVE,
-                timeout_graceful_shutdown=max(round(settings.drain), 1),
-                proxy_headers=bool(settings.access.proxies),
-                forwarded_allow_ips=settings.access.proxies,
-                server_header=False,
-                access_log=False,
-                log_config=None,
-                lifespan="on",
-            ),
-            health=health,
-            delay=settings.drain_delay,
-        )
-        asyncio.get_running_loop().call_soon(ready, _address(host, port))
-        await server.serve([listening])
-
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with asyncio.Runner(loop_factory=_loop()) as runner:
-        runner.run(run())
+        runner.run(
+            run(settings, listening, access, keys=keys, started=lambda _: ready(address))
+        )
+
+
+async def run(
+    settings: Settings,
+    listening: socket.socket,
+    access: Access,
+    *,
+    keys: KeySource | None,
+    started: Callable[["Server"], None],
+) -> None:
+    """Answer requests on a socket until the server is told to stop.
+
+    Args:
+        settings: Of the gateway.
+        listening: Bound, and listening.
+        access: Decides who may ask.
+        keys: Of TorchServe; None where it asks for none.
+        started: Is given the server when requests are answered.
+    """
+    metrics = Metrics()
+    gateway = assemble(settings, keys=keys, metrics=metrics)
+    health = Health(gateway)
+    app = Edge(
+        build(gateway, health, wrap=partial(_with_page, gateway, access)),
+        access=access,
+        bounds=settings.bounds,
+        metrics=metrics,
+        open_page=settings.access.open_page,
+        open_metrics=settings.access.open_metrics,
+    )
+    config = uvicorn.Config(
+        app,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=max(round(settings.drain), 1),
+        proxy_headers=bool(settings.access.proxies),
+        forwarded_allow_ips=settings.access.proxies,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        lifespan="on",
+    )
+    server = Server(config, health=health, delay=settings.drain_delay, started=started)
+    await server.serve([listening])
 
 
 def assemble(
     settings: Settings,
     *,
     keys: KeySource | None,
-    abort: Callable[[str], None],
     metrics: Metrics,
 ) -> Gateway:
     """The gateway without HTTP; within an event loop.
@@ -113,7 +125,6 @@ def assemble(
     Args:
         settings: See `serve`.
         keys: See `serve`.
-        abort: See `serve`.
         metrics: Counts.
     """
     folder = Path(settings.dir)
@@ -131,7 +142,7 @@ def assemble(
                 latency_ratio=canary.latency_ratio,
                 latency_floor=canary.latency_floor,
             ),
-            abort=abort,
+            abort=lambda version, reason: _abort(folder, version, reason),
         ),
         upstream=Upstream(
             address=settings.upstream.address,
@@ -162,13 +173,37 @@ def _with_page(gateway: Gateway, access: Access, app: FastAPI, scorer: TableScor
     return mount(app, gateway=gateway, scorer=scorer, access=access, page=page)
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn's server, which says that it is about to stop before it does."""
+def _abort(folder: Path, version: str, reason: str) -> None:
+    abort_canary(folder, reason, version=version)
 
-    def __init__(self, config: uvicorn.Config, *, health: Health, delay: float) -> None:
+
+class Server(uvicorn.Server):
+    """Uvicorn's server, which says that it is about to stop before it does.
+
+    Args:
+        config: Uvicorn's.
+        health: Of the gateway.
+        delay: Seconds between that and its end.
+        started: Is given the server when requests are answered.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        health: Health,
+        delay: float,
+        started: Callable[["Server"], None],
+    ) -> None:
         super().__init__(config)
         self._health = health
         self._delay = delay
+        self._tell = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self._tell(self)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop in a while; at once when told again."""
@@ -184,7 +219,12 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        ServingError: The address is taken, or is none of this machine.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -194,8 +234,8 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise ServingError(
-            f"the gateway cannot listen on {host}:{port}: {error.strerror}; choose another with "
-            "serve.gateway.host=HOST serve.gateway.port=PORT"
+            f"the gateway cannot listen on {host}:{port}: {error.strerror}; choose "
+            "another with serve.gateway.host=HOST serve.gateway.port=PORT"
         ) from error
     listening.setblocking(False)
     return listening

@@ -100,50 +100,51 @@ class Gateway:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.deadline
-        answers: list[Answer] = []
-        sound: list[Item] = []
-        places: list[int] = []
-        for place, item in enumerate(items):
-            try:
-                sound.append(checked(item, self.settings.bounds))
-                places.append(place)
-                answers.append({})
-            except BadItem as bad:
-                self.metrics.item_errors.labels(bad.code).inc()
-                answers.append(error_body(bad.code, bad.message))
+        answers, sound = self._check(items)
         if not sound:
             return answers
         try:
             async with asyncio.timeout_at(deadline):
-                given = await self.versions.answers(sound, deadline, route)
+                given = await self.versions.answers(list(sound.values()), deadline, route)
         except TimeoutError:
             raise too_late() from None
         records: list[Record] = []
         milliseconds = time.time_ns() // 1_000_000
-        for place, item, (answer, taken) in zip(places, sound, given, strict=True):
+        for (place, item), (answer, taken) in zip(sound.items(), given, strict=True):
             if "error" in answer:
                 self.metrics.item_errors.labels(_code(answer)).inc()
                 answers[place] = answer
                 continue
-            identifier = new_id(milliseconds)
-            answers[place] = {"id": identifier, **answer}
-            records.append(
-                Record(
-                    id=identifier,
-                    milliseconds=milliseconds,
-                    route=taken,
-                    item=item,
-                    answer=answer,
-                )
+            record = Record(
+                id=new_id(milliseconds),
+                milliseconds=milliseconds,
+                route=taken,
+                item=item,
+                answer=answer,
             )
+            records.append(record)
+            answers[place] = {"id": record.id, **answer}
         if not await self._note(records, deadline - loop.time()):
-            for place in places:
-                if "error" not in answers[place]:
-                    answers[place]["logged"] = False
+            for answer in answers:
+                if "id" in answer:
+                    answer["logged"] = False
         shadow = self.router.routes.shadow
         if shadow is not None and records:
             self._shadow.copy(shadow, [r for r in records if r.route == "champion"])
         return answers
+
+    def _check(self, items: Sequence[Any]) -> tuple[list[Answer], dict[int, Item]]:
+        """The errors of bad items, each in its place, and the others by theirs."""
+        answers: list[Answer] = []
+        sound: dict[int, Item] = {}
+        for place, item in enumerate(items):
+            try:
+                sound[place] = checked(item, self.settings.bounds)
+                answers.append({})
+            except BadItem as bad:
+                self.metrics.item_errors.labels(bad.code).inc()
+                answers.append(error_body(bad.code, bad.message))
+        return answers, sound
 
     def many(self, answers: Sequence[Answer]) -> Answer:
         """Answers of one request together, as the API gives them."""

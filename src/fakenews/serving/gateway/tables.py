@@ -4,7 +4,6 @@ A row that cannot be answered says why in `error`, and the others are answered.
 """
 
 import asyncio
-import csv
 import gzip
 import re
 import shutil
@@ -142,8 +141,8 @@ class TableScorer:
                 usual = source.columns
             if not usual:
                 raise DataError(
-                    f"{path}: which column is the text? It has {', '.join(source.columns)[:300]}: "
-                    "name one with the field text"
+                    f"{path}: which column is the text? Name one of "
+                    f"{', '.join(source.columns)[:300]} with the field text"
                 )
             text = usual[0]
         return text, read_chunks(
@@ -244,14 +243,12 @@ def _check_cells(path: Path, most: int) -> None:
 def _write(
     path: Path, held: list[tuple[Chunk, list[_Row]]], classes: list[str], *, header: bool
 ) -> bytes:
-    parts = []
+    parts: list[str] = []
     for chunk, rows in held:
         if header and not parts:
             added = [*added_names(classes), ID]
             check_names(path, list(chunk.original.columns), added, advice=_ADVICE)
         frame = pd.concat([chunk.original, added_columns(rows, classes)], axis=1)
         frame[ID] = pd.Series([row.id for row in rows], dtype="str")
-        parts.append(
-            frame.to_csv(index=False, header=header and not parts, quoting=csv.QUOTE_MINIMAL)
-        )
+        parts.append(frame.to_csv(index=False, header=header and not parts))
     return "".join(parts).encode()

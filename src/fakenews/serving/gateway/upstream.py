@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import httpx
 import orjson
 
-from fakenews.serving.gateway.problems import UpstreamProblem
+from fakenews.errors import ServingError
+from fakenews.serving.gateway.problems import UpstreamProblem, error_body
 from fakenews.serving.gateway.requests import Answer, Item
 
 log = logging.getLogger(__name__)
@@ -22,14 +23,17 @@ _FAILED = "the model server could not answer: ask again later"
 _ABSENT = "the model is not being served just now: ask again later"
 
 
+_INTERNAL: Answer = error_body("internal", "the model failed on this item")
+
+
 class KeySource(Protocol):
     """Where TorchServe's keys come from."""
 
     def inference(self) -> str:
         """The key of the inference API."""
 
-    def refresh(self) -> None:
-        """Get new keys, because the old ones are refused."""
+    def refresh(self, *, refused: str | None = None) -> None:
+        """Have a new key made in place of one that is refused; blocks."""
 
 
 class Upstream:
@@ -48,7 +52,7 @@ class Upstream:
         address: str,
         keys: KeySource | None,
         pause: float,
-        observe: Callable[[str], None] = lambda kind: None,
+        observe: Callable[[str], None],
     ) -> None:
         self._keys = keys
         self._pause = pause
@@ -59,6 +63,7 @@ class Upstream:
             timeout=None,  # noqa: S113 each request has its own
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=_CONNECTIONS),
             trust_env=False,  # TorchServe is not behind a proxy
+            verify=address.startswith("https:"),  # certificates take time to load
         )
 
     async def close(self) -> None:
@@ -88,28 +93,33 @@ class Upstream:
         if not isinstance(answers, list) or len(answers) != len(items):
             self._observe("failed")
             raise UpstreamProblem("failed", _FAILED)
-        return answers
+        return [answer if _sound(answer) else _INTERNAL for answer in answers]
 
     async def explain(self, name: str, version: str, item: Item, deadline: float) -> Answer:
         """Ask why; as `predict`, of one item."""
         found = await self._ask(f"/explanations/{name}/{version}", orjson.dumps(item), deadline)
-        if not isinstance(found, dict):
+        explained = isinstance(found, dict) and (
+            isinstance(found.get("error"), dict) or _sound(found.get("prediction"))
+        )
+        if not explained:
             self._observe("failed")
             raise UpstreamProblem("failed", _FAILED)
-        return found
+        return dict(found)
 
     async def _ask(self, path: str, body: bytes, deadline: float) -> Any:
         loop = asyncio.get_running_loop()
         pause = self._pause
-        refreshed = False
+        refused: str | None = None
         while True:
+            key: str | None = None
             try:
-                return await self._once(path, body, deadline - loop.time())
+                key = self._key()
+                return await self._once(path, body, key, deadline - loop.time())
             except UpstreamProblem as problem:
                 self._observe(problem.kind)
-                if problem.kind == "refused" and not refreshed:
-                    refreshed = True
-                    await self._refresh()
+                if problem.kind == "refused" and key != refused:
+                    refused = key
+                    await self._refresh(key)
                     continue
                 # What would be too late anyway is answered now.
                 if problem.kind in ("timeout", "refused") or loop.time() + pause >= deadline:
@@ -117,10 +127,19 @@ class Upstream:
             await asyncio.sleep(pause)
             pause = min(pause * 2, self._pause * _LONGEST_PAUSE)
 
-    async def _once(self, path: str, body: bytes, seconds: float) -> Any:
+    def _key(self) -> str | None:
+        if self._keys is None:
+            return None
+        try:
+            return self._keys.inference()
+        except ServingError as error:  # TorchServe has not started yet
+            log.debug("%s", error)
+            raise UpstreamProblem("unreachable", _UNREACHABLE) from None
+
+    async def _once(self, path: str, body: bytes, key: str | None, seconds: float) -> Any:
         headers = {"content-type": "application/json"}
-        if self._keys is not None:
-            headers["authorization"] = f"Bearer {self._keys.inference()}"
+        if key is not None:
+            headers["authorization"] = f"Bearer {key}"
         try:
             async with asyncio.timeout(max(seconds, 0)):
                 response = await self._client.post(path, content=body, headers=headers)
@@ -136,21 +155,38 @@ class Upstream:
                 raise UpstreamProblem("failed", _FAILED) from None
         raise _problem(response)
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, refused: str | None) -> None:
         """Get new keys; those who ask at the same time share them."""
         if self._keys is None:
             return
         if self._refreshing is None:
-            self._refreshing = asyncio.ensure_future(asyncio.to_thread(self._keys.refresh))
+            work = asyncio.to_thread(self._keys.refresh, refused=refused)
+            self._refreshing = asyncio.ensure_future(work)
             self._refreshing.add_done_callback(self._refreshed)
         try:
             await asyncio.shield(self._refreshing)
-        except Exception as error:  # noqa: BLE001 whatever it is, the keys stay
+        except ServingError as error:  # the next attempt says whether that matters
             log.warning("TorchServe's keys cannot be renewed: %s", error)
 
     def _refreshed(self, done: "asyncio.Future[None]") -> None:
-        del done
         self._refreshing = None
+        if not done.cancelled():
+            done.exception()  # whoever waits has it; nobody may
+
+
+def _sound(answer: Any) -> bool:
+    """Whether an answer has what is counted on."""
+    if not isinstance(answer, dict):
+        return False
+    if "error" in answer:
+        return isinstance(answer["error"], dict)
+    probabilities = answer.get("probabilities")
+    return (
+        isinstance(answer.get("label"), str)
+        and isinstance(answer.get("model_version"), str)
+        and isinstance(probabilities, dict)
+        and all(isinstance(value, float | int) for value in probabilities.values())
+    )
 
 
 def _problem(response: httpx.Response) -> UpstreamProblem:
