@@ -20,6 +20,15 @@ from fakenews.serving.gateway.tables import TableScorer
 
 # Seconds between looks for uploads that were not predicted.
 _SWEEP = 60
+# Of pages whose values Gradio remembers: nothing here needs them.
+_SESSIONS = 200
+_ENVIRONMENT = {
+    # No telemetry.
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    # No statistics of its own, which it would compute anew with each answer.
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(1 << 60),
+}
 # What is announced when it changes, for those who do not see it.
 _LIVE = '<div aria-live="polite" aria-atomic="true">${value}</div>'
 # No endpoints for programs, which have the API, and no spinners of Gradio's.
@@ -39,9 +48,9 @@ def mount(
         page: Settings.
     """
     shelf = Shelf(seconds=page.keep)
-    # No telemetry; and uploads where other people of the machine cannot read them.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = str(shelf.folder / "uploads")
+    uploads = shelf.folder / "uploads"
+    uploads.mkdir()
+    os.environ.update(_ENVIRONMENT | {"GRADIO_TEMP_DIR": str(uploads)})
     desk = Desk(gateway=gateway, scorer=scorer, access=access, shelf=shelf)
     settings = gateway.settings
     gr.mount_gradio_app(
@@ -67,7 +76,8 @@ def mount(
             title=page.title,
             shelf=shelf,
             admit=desk.admit,
-            most_bytes=settings.bounds.body_bytes,
+            uploads=uploads,
+            bounds=settings.bounds,
         ),
     )
     inner = app.router.lifespan_context
@@ -115,6 +125,8 @@ def blocks(desk: Desk, page: Page, settings: Settings) -> gr.Blocks:
             with gr.Tab("A table", elem_id="many"):
                 _many(desk, settings)
         gr.HTML(frame.footer(settings.log, keep=page.keep))
+    made.has_launched = True  # else Gradio does not check which files are named
+    made.state_session_capacity = _SESSIONS
     made.max_threads = page.concurrent
     made.queue(max_size=page.waiting, default_concurrency_limit=None)
     return made

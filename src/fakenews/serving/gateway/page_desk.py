@@ -101,7 +101,7 @@ class Desk:
             return ""
         try:
             await self.admit(_scope(request))
-            found = await self._gateway.explain(asked["item"])
+            found = await self._gateway.explain(asked["item"], predicted=True)
             return view.words(found, str(asked["version"]))
         except Problem as problem:
             return view.quiet(f"The words are not explained: {problem.message}.")

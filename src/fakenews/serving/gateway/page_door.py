@@ -5,18 +5,24 @@ Of Gradio's many routes only those are open that the page needs. Its files are n
 predicted tables are handed out from here, by names that cannot be guessed.
 """
 
+import os
 import re
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+import orjson
+from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from fakenews.serving.gateway.edge import App, Message, Receive, Send
 from fakenews.serving.gateway.page_tables import Shelf
 from fakenews.serving.gateway.problems import Problem
+from fakenews.serving.gateway.requests import read_json
+from fakenews.serving.gateway.settings import Bounds
 
 JOIN = "/gradio_api/queue/join"
 UPLOAD = "/gradio_api/upload"
@@ -67,17 +73,26 @@ class Door:
         title: Of the page.
         shelf: Has the predicted tables.
         admit: Counts an upload; raises a `Problem` if there were too many.
-        most_bytes: Of a request that is no upload.
+        uploads: Folder into which Gradio puts them.
+        bounds: Of requests.
     """
 
     def __init__(
-        self, app: App, *, title: str, shelf: Shelf, admit: Admit, most_bytes: int
+        self,
+        app: App,
+        *,
+        title: str,
+        shelf: Shelf,
+        admit: Admit,
+        uploads: Path,
+        bounds: Bounds,
     ) -> None:
         self._app = app
         self._title = title
         self._shelf = shelf
         self._admit = admit
-        self._most_bytes = most_bytes
+        self._uploads = uploads
+        self._bounds = bounds
         self._own = {
             path: files("fakenews.serving.gateway")
             .joinpath(path.rpartition("/")[2])
@@ -96,26 +111,46 @@ class Door:
             await self._table(path.removeprefix(TABLES))(scope, receive, send)
         else:
             if scope["method"] == "POST":
-                await self._check(scope)
+                _check_site(scope)
+            if path == UPLOAD:
+                await self._admit(scope)
+            if path == JOIN:
+                receive = await self._question(scope, receive)
             await self._app(scope, receive, send)
 
-    async def _check(self, scope: Scope) -> None:
-        """Refuse what a page of another site sends, and what is too much.
+    async def _question(self, scope: Scope, receive: Receive) -> Receive:
+        """Read a question, and give it to Gradio as it was understood here.
 
         Raises:
-            Problem: It is refused.
+            Problem: It is too large, no JSON, or names a file that was not uploaded. Gradio
+                would fetch it, from this machine or from any other.
         """
-        headers = dict(scope["headers"])
-        if headers.get(b"sec-fetch-site", b"same-origin") != b"same-origin":
-            raise Problem(403, "other_site", "only the page itself may ask here: see /docs")
-        if scope["path"] == UPLOAD:
-            await self._admit(scope)
-            return
-        length = headers.get(b"content-length", b"")
+        length = dict(scope["headers"]).get(b"content-length", b"")
         if not length.isdigit():
             raise Problem(411, "no_length", "the request does not say how long it is")
-        if int(length) > self._most_bytes:
+        if int(length) > self._bounds.body_bytes:
             raise Problem(413, "body_too_large", "the text is too long")
+        content = read_json(await Request(scope, receive).body(), depth=self._bounds.depth)
+        for named in _named_files(content):
+            if not self._is_upload(named):
+                raise Problem(422, "no_upload", "this file was not uploaded here")
+        body = orjson.dumps(content)
+        given = False
+
+        async def again() -> Message:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        return again
+
+    def _is_upload(self, named: Any) -> bool:
+        if not isinstance(named, str) or "\0" in named:
+            return False
+        path = Path(os.path.realpath(named))
+        return path.is_relative_to(os.path.realpath(self._uploads)) and path.is_file()
 
     def _file(self, path: str) -> Response:
         return Response(
@@ -162,6 +197,30 @@ class Door:
             },
         )
         await response(scope, receive, send)
+
+
+def _check_site(scope: Scope) -> None:
+    """Refuse what a page of another site sends.
+
+    Raises:
+        Problem: It is one.
+    """
+    site = dict(scope["headers"]).get(b"sec-fetch-site", b"same-origin")
+    if site != b"same-origin":
+        raise Problem(403, "other_site", "only the page itself may ask here: see /docs")
+
+
+def _named_files(content: Any) -> Iterator[Any]:
+    """What Gradio would take for the path of a file, wherever it stands."""
+    left = [content]
+    while left:
+        found = left.pop()
+        if isinstance(found, dict):
+            if "meta" in found and "path" in found:
+                yield found["path"]
+            left += found.values()
+        elif isinstance(found, list):
+            left += found
 
 
 def dressed(page: str, *, title: str, nonce: str) -> str:

@@ -310,7 +310,9 @@ def problem(found: Problem) -> str:
         return fault(f"You have asked often in a short time. Try again in {seconds}.")
     said = _PROBLEMS.get(found.code)
     if said is None:
-        said = found.message[:1].upper() + found.message[1:]
+        said = found.message
+        if found.code != "bad_table":  # which begins with the name of the file
+            said = said[:1].upper() + said[1:]
         said = said if said.endswith((".", "?", "!")) else f"{said}."
     return fault(said + (_LATER if found.retry_after is not None else ""))
 
