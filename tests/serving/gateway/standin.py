@@ -14,6 +14,7 @@ behave; `GET /control` tells what was asked of them.
     internal items answer with their own internal error
     short    answers have an item too few
     answer   what predictions have instead of what is made up
+    thinking seconds before the explanation of a text, by the text
 """
 
 import asyncio
@@ -106,6 +107,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
             await answer(send, how["status"], {"code": how["status"], "message": "as asked"})
             return
     if kind == "explanations":
+        await asyncio.sleep(how.get("thinking", {}).get(content["text"], 0))
         await answer(send, 200, explain(content, version))
         return
     found = [predict(item, version) for item in content["inputs"]]

@@ -51,7 +51,7 @@
   // Of Gradio's own messages only those can come that say that it was not answered.
   const hear = (toast) => {
     const said = toast.textContent ?? "";
-    const message = /queue is full/i.test(said) ? BUSY : /size|large/i.test(said) ? LARGE : LOST;
+    const message = /busy|queue is full/i.test(said) ? BUSY : /size|large/i.test(said) ? LARGE : LOST;
     lost ||= message === LOST;
     tell(message);
     setBusy(false);

@@ -153,9 +153,7 @@ def _one(desk: Desk, page: Page, settings: Settings) -> None:
         [verdict, words, asked, row, thanks, *buttons],
         **_QUIET,
     )
-    why = event.then(desk.explain, asked, words, **_QUIET)
-    # What explains an earlier text would come after the verdict on the next.
-    gr.on([box.submit, check.click], None, cancels=[why], **_QUIET)
+    event.then(desk.explain, asked, words, trigger_mode="multiple", **_QUIET)
     for button in buttons:
         button.click(desk.tell, [asked, button], [thanks, *buttons], **_QUIET)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gradio as gr
+from cachetools import LRUCache
 
 from fakenews.serving.gateway import page_view as view
 from fakenews.serving.gateway.access import Access, client
@@ -16,6 +17,8 @@ from fakenews.serving.gateway.page_tables import Scored, Shelf, score, text_colu
 from fakenews.serving.gateway.problems import Problem
 from fakenews.serving.gateway.service import Gateway, refused
 from fakenews.serving.gateway.tables import TableScorer
+
+_VISITS = 10_000
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,8 @@ class Desk:
         self._access = access
         self._shelf = shelf
         self._columns = gateway.settings.tables.columns
+        # By visit, the id of the last answer.
+        self._last: LRUCache[Any, Any] = LRUCache(_VISITS)
 
     async def admit(self, scope: MutableMapping[str, Any]) -> None:
         """Count a request of a visitor, together with what they ask of the API.
@@ -87,26 +92,32 @@ class Desk:
         if "error" in answer:
             return _no_verdict(refused(answer))
         asked = {"item": item, "id": answer["id"], "version": answer["model_version"]}
+        self._last[request.session_hash] = answer["id"]
         words = view.waiting("Looking at the words …")
         return shown, words, asked, gr.update(visible=True), "", *_buttons(enabled=True)
 
-    async def explain(self, request: gr.Request, asked: Any) -> str:
+    async def explain(self, request: gr.Request, asked: Any) -> Any:
         """The words that led to a verdict.
 
         Args:
             request: Of the visitor.
             asked: As `judge` returns it.
+
+        Returns:
+            The words; nothing new if the visitor has asked about another text meanwhile.
         """
         if not isinstance(asked, dict):
             return ""
         try:
             await self.admit(_scope(request))
             found = await self._gateway.explain(asked["item"], predicted=True)
-            return view.words(found, str(asked["version"]))
+            shown = view.words(found, str(asked["version"]))
         except Problem as problem:
-            return view.quiet(f"The words are not explained: {problem.message}.")
+            shown = view.quiet(f"The words are not explained: {problem.message}.")
         except Exception as error:  # noqa: BLE001 as above
-            return _fault(error)
+            shown = _fault(error)
+        last = self._last.get(request.session_hash)
+        return shown if last in (None, asked.get("id")) else gr.skip()
 
     async def tell(self, request: gr.Request, asked: Any, said: str) -> Shown:
         """Store what a visitor says of a verdict.
