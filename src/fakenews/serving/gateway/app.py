@@ -54,7 +54,7 @@ def build(
     gateway: Gateway,
     health: Health,
     *,
-    wrap: Callable[[Any], Any] = lambda app: app,
+    wrap: Callable[[FastAPI, TableScorer], Any] = lambda app, _: app,
 ) -> Any:
     """The ASGI application.
 
@@ -62,6 +62,7 @@ def build(
         gateway: Answers.
         health: Of it.
         wrap: Puts another application around the API, as a page is; the API comes first.
+            It shares what predicts tables, and so its limits.
     """
 
     @asynccontextmanager
@@ -85,10 +86,11 @@ def build(
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _internal)
     _add_predictions(app, gateway)
-    _add_tables(app, gateway)
+    scorer = _table_scorer(gateway)
+    _add_tables(app, scorer)
     _add_feedback(app, gateway)
     _add_operations(app, gateway, health)
-    return wrap(app)
+    return wrap(app, scorer)
 
 
 def _add_predictions(app: FastAPI, gateway: Gateway) -> None:
@@ -123,9 +125,9 @@ def _add_predictions(app: FastAPI, gateway: Gateway) -> None:
         return _answer(await _attended(request, gateway.explain_item(asked.items[0])))
 
 
-def _add_tables(app: FastAPI, gateway: Gateway) -> None:
+def _table_scorer(gateway: Gateway) -> TableScorer:
     tables = gateway.settings.tables
-    scorer = TableScorer(
+    return TableScorer(
         predict=lambda items: gateway.predict(items, route="champion"),
         text=tables.text,
         columns=tables.columns,
@@ -134,6 +136,8 @@ def _add_tables(app: FastAPI, gateway: Gateway) -> None:
         most_bytes=gateway.settings.bounds.table_bytes,
     )
 
+
+def _add_tables(app: FastAPI, scorer: TableScorer) -> None:
     @app.post(
         TABLES,
         summary="Predict a table",

@@ -156,14 +156,15 @@ class Gateway:
             "model_version": versions.pop() if len(versions) == 1 else routes.champion,
         }
 
-    async def explain(self, item: Any) -> Answer:
+    async def explain(self, item: Any, *, predicted: bool = False) -> Answer:
         """Why a text is predicted as it is: what each word adds.
 
         Args:
             item: A text, or an object of a `text` and columns.
+            predicted: It was predicted just now, and is not to be logged and counted twice.
 
         Returns:
-            As the handler explains, with the prediction's `id`.
+            As the handler explains, with the prediction's `id` unless it was `predicted`.
 
         Raises:
             Problem: It cannot be answered, or the item cannot.
@@ -193,6 +194,8 @@ class Gateway:
             self._explaining -= 1
         if "error" in found:
             raise refused(found)
+        if predicted:
+            return found
         milliseconds = time.time_ns() // 1_000_000
         prediction = found["prediction"]
         record = Record(
