@@ -23,6 +23,7 @@ from typing import Any
 
 from rich.console import Console
 from serving_measure import LISTS, Plan, measure
+from serving_memory import memory, memory_table
 from serving_process import ServerError
 from serving_server import Setup
 from serving_tables import facts_table, load_table, ratio_table, ratios
@@ -41,9 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # As Ctrl-C does it: servers are ended on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     texts = _texts(options)
+    console = Console()
+    if options.memory:
+        with _folder(options.folder) as folder:
+            way = parse(options.memory_way)
+            found = memory(way, _setup(options, folder), texts, requests=options.memory)
+        _write(options, _about(options, texts) | {"memory": found})
+        console.print(memory_table(found))
+        return
     with _folder(options.folder) as folder:
         result = speed(options, texts, folder)
-    console = Console()
     console.print(facts_table(result))
     for load in [*map(str, options.clients), LISTS]:
         console.print(load_table(result, load))
@@ -73,8 +81,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     how.add_argument("--threads", type=int, help="of each worker; default: cores / workers")
     how.add_argument("--bentoml-python", help="of an environment with BentoML: README.md")
     how.add_argument("--folder", type=Path, help="for what servers write; else temporary")
+    other = parser.add_argument_group("memory, in place of speed")
+    other.add_argument("--memory", type=int, metavar="N", help="send N requests")
+    other.add_argument("--memory-way", default="gateway", help="a gateway")
     parser.add_argument("--json", type=Path, help="write the result to this file")
-    options = parser.parse_args(arguments)
+    parser.add_argument("override", nargs="*", help="of conf/serve/: serve.KEY=VALUE")
+    options = parser.parse_intermixed_args(arguments)
     options.threads = options.threads or max((os.cpu_count() or 1) // options.workers, 1)
     numbers = [*options.clients, options.list_size, options.list_clients, options.repeats]
     if min(*numbers, options.workers, options.threads, options.seconds) <= 0:
@@ -139,11 +151,27 @@ def _folder(given: Path | None) -> Iterator[Path]:
         yield Path(made)
 
 
-def speed(options: argparse.Namespace, texts: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Rates and latencies of all ways, and how they compare."""
+def _setup(options: argparse.Namespace, folder: Path) -> Setup:
+    labels = json.loads((options.bundle / "labels.json").read_text(encoding="utf-8"))
+    sources = {"full": options.bundle.resolve()}
+    if options.plain_bundle is not None:
+        sources["plain"] = options.plain_bundle.resolve()
+    return Setup(
+        folder=folder,
+        sources=sources,
+        classes=labels["classes"],
+        threads=options.threads,
+        workers=options.workers,
+        bentoml_python=options.bentoml_python,
+        overrides=options.override,
+    )
+
+
+def _about(options: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
+    """What the figures depend on."""
     from training import machine
 
-    about = {
+    return {
         "machine": machine(options.threads),
         "data": {
             "texts": len(texts),
@@ -153,15 +181,24 @@ def speed(options: argparse.Namespace, texts: Sequence[str], folder: Path) -> di
             name: getattr(options, name)
             for name in (
                 *("workers", "threads", "clients", "list_size", "list_clients"),
-                *("seconds", "warm_up", "repeats"),
+                *("seconds", "warm_up", "repeats", "override"),
             )
         },
     }
 
+
+def _write(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    if options.json is not None:
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def speed(options: argparse.Namespace, texts: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Rates and latencies of all ways, and how they compare."""
+    about = _about(options, texts)
+
     def save(found: dict[str, Any]) -> dict[str, Any]:
         result = about | found | {"ratios": ratios(found)}
-        if options.json is not None:
-            options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        _write(options, result)
         return result
 
     plan = Plan(
@@ -174,19 +211,7 @@ def speed(options: argparse.Namespace, texts: Sequence[str], folder: Path) -> di
         repeats=options.repeats,
         texts=texts,
     )
-    labels = json.loads((options.bundle / "labels.json").read_text(encoding="utf-8"))
-    sources = {"full": options.bundle.resolve()}
-    if options.plain_bundle is not None:
-        sources["plain"] = options.plain_bundle.resolve()
-    setup = Setup(
-        folder=folder,
-        sources=sources,
-        classes=labels["classes"],
-        threads=options.threads,
-        workers=options.workers,
-        bentoml_python=options.bentoml_python,
-    )
-    return save(measure(plan, setup, save=save))
+    return save(measure(plan, _setup(options, folder), save=save))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """BentoML over this project's predictor, batches formed by BentoML.
 
-BUNDLE=... ENGINE=... THREADS=... WORKERS=... bentoml serve serving_bentoml:Headlines
+    BUNDLE=... ENGINE=... THREADS=... WORKERS=... bentoml serve serving_bentoml:Headlines
+
+BentoML imports this file, in an environment of its own.
 """
 
 import os

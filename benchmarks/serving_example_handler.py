@@ -7,6 +7,7 @@ text and prediction: this handler does not.
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -30,7 +31,7 @@ class ExampleHandler(BaseHandler):  # type: ignore[misc]
         self.predictor = Predictor.load(os.environ["BUNDLE"], engine="torch")
         self.network: Any = self.predictor.engine.network
         self.tokenizer = PreTrainedTokenizerFast(
-            tokenizer_file=os.path.join(os.environ["BUNDLE"], "tokenizer.json"),
+            tokenizer_file=str(Path(os.environ["BUNDLE"]) / "tokenizer.json"),
             pad_token="[PAD]",  # noqa: S106
             pad_token_id=self.predictor.pad_id,
         )

@@ -1,6 +1,8 @@
 """LitServe over this project's predictor, batches formed by LitServe.
 
-python benchmarks/serving_litserve.py BUNDLE ENGINE PORT THREADS WORKERS
+    python benchmarks/serving_litserve.py BUNDLE ENGINE PORT THREADS WORKERS
+
+Runs until it is killed.
 """
 
 import sys

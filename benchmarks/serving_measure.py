@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from serving_load import Clients, Job, Load, post
@@ -148,7 +147,9 @@ def measure(plan: Plan, setup: Setup, *, save: Callable[[Any], None]) -> dict[st
         references = References(plan, setup)
         for way in tqdm(plan.ways, "start", unit="server", leave=False):
             with _noting(way.name, found["ways"]):
-                ways[way.name] = _start(way, plan, setup, clients, stack, references)
+                ways[way.name] = _start(
+                    way, plan, setup, clients=clients, stack=stack, references=references
+                )
                 found["ways"][way.name] = {"loads": {}, **ways[way.name].facts}
         references.close()
         steps = plan.repeats * sum(len(way.loads) for way in ways.values())
@@ -212,6 +213,7 @@ def _start(
     way: Way,
     plan: Plan,
     setup: Setup,
+    *,
     clients: Clients,
     stack: ExitStack,
     references: References,

@@ -1,6 +1,8 @@
 """An MLflow model of this project's predictor, from code: nothing is pickled.
 
-python benchmarks/serving_mlflow.py BUNDLE FOLDER        # writes the model
+    python benchmarks/serving_mlflow.py BUNDLE FOLDER
+
+That writes the model; MLflow's server runs this file again to load it.
 """
 
 import os

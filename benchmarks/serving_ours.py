@@ -1,4 +1,4 @@
-"""This project's servers, started and filled by its own commands."""
+"""Our own servers, started and filled by its own commands."""
 
 import json
 import sys
@@ -11,6 +11,15 @@ from serving_server import ROOT, Rows, Server, Setup, Way, run
 
 _NAME = "fakenews"
 _START_SECONDS = 300
+# Longer than TorchServe and the gateway may take to end.
+_STOP_SECONDS = 60
+# What is in the command line of a process, and what that is; the first that fits.
+_PARTS = {
+    "model_service_worker": "worker",
+    "org.pytorch.serve": "TorchServe (Java)",
+    "start=[gateway]": "gateway",
+    "scripts/serve.py": "supervisor",
+}
 
 
 class Deployment:
@@ -61,7 +70,7 @@ class Deployment:
             *(f"serve.torchserve.grpc_{name}_port=0" for name in ("inference", "management")),
             f"serve.gateway.port={self.ports['gateway']}",
             "serve.gateway.cache_size=0",
-            *setup.serve_overrides,
+            *(one for one in setup.overrides if one.startswith("serve.")),
         ]
         address = f"http://{HOST}:{self.ports['gateway']}"
         self.process = Process(
@@ -75,7 +84,7 @@ class Deployment:
             [
                 *(sys.executable, str(ROOT / "scripts" / "deploy.py"), "action=deploy"),
                 *(f"archive={archive}", f"workers={setup.workers}"),
-                *(one for one in overrides),
+                *overrides,
             ],
             environment={},
         )
@@ -114,7 +123,7 @@ class _Ours(Server):
     def stop(self) -> None:
         """See `Server`."""
         if self.deployment.process is not None:
-            self.deployment.process.stop()
+            self.deployment.process.stop(timeout=_STOP_SECONDS)
 
     def single(self, text: str) -> str:
         """See `Server`."""
@@ -164,3 +173,8 @@ class Gateway(_Ours):
     def ask(self, body: dict[str, Any]) -> str:
         """See `_Ours`."""
         return post("/predict", json.dumps(body))
+
+
+def part_of(command: str) -> str:
+    """What the process with a command line is."""
+    return next((part for sign, part in _PARTS.items() if sign in command), "other")

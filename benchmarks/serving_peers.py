@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from serving_load import post
 from serving_process import HOST, ServerError, free_port

@@ -127,13 +127,13 @@ class Process:
                 total += times.user + times.system
         return total
 
-    def memory(self) -> dict[str, float]:
-        """Resident MiB of each of its processes, by number and name."""
-        found = {}
+    def memory(self) -> list[tuple[str, float]]:
+        """Command line and resident MiB of each of its processes."""
+        found = []
         for process in self.tree():
             with contextlib.suppress(psutil.NoSuchProcess):
-                name = f"{process.pid} {process.name()}"
-                found[name] = process.memory_info().rss / 2**20
+                command = " ".join(process.cmdline())
+                found.append((command, process.memory_info().rss / 2**20))
         return found
 
     def stop(self, *, timeout: float = 10) -> None:

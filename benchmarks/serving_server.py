@@ -49,8 +49,7 @@ class Setup:
         threads: Of each worker.
         workers: Processes that compute, if the server can have several.
         bentoml_python: Of the environment that has BentoML.
-        export_overrides: Of `conf/export.yaml`.
-        serve_overrides: Of `conf/serve/`.
+        overrides: Of `conf/export.yaml`, and of `conf/serve/`, which begin with `serve.`.
         shared: What several ways use, by engine and features.
     """
 
@@ -60,8 +59,7 @@ class Setup:
     threads: int
     workers: int
     bentoml_python: str | None = None
-    export_overrides: Sequence[str] = ()
-    serve_overrides: Sequence[str] = ()
+    overrides: Sequence[str] = ()
     shared: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def archive(self, features: str, engine: str) -> Path:
@@ -76,7 +74,7 @@ class Setup:
                 [
                     *(sys.executable, str(ROOT / "scripts" / "export.py")),
                     *(f"bundle={self.sources[features]}", f"engine={engine}", f"out={folder}"),
-                    *self.export_overrides,
+                    *(one for one in self.overrides if not one.startswith("serve.")),
                 ],
                 environment={},
             )
