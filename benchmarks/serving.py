@@ -53,9 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with _folder(options.folder) as folder:
         result = speed(options, texts, folder)
     console.print(facts_table(result))
-    for load in [*map(str, options.clients), LISTS]:
-        console.print(load_table(result, load))
-    console.print(ratio_table(result))
+    for table in [load_table(result, load) for load in [*map(str, options.clients), LISTS]]:
+        if table.row_count:
+            console.print(table)
+    if result["ratios"]:
+        console.print(ratio_table(result["ratios"]))
     failed = [name for name, way in result["ways"].items() if "error" in way]
     if failed:
         sys.exit(f"error: not measured: {', '.join(failed)}")

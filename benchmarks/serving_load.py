@@ -18,6 +18,8 @@ from typing import Any, Self
 _HOST = "127.0.0.1"
 # Seconds that requests under way may take after the last one was sent.
 _PATIENCE = 120
+# Seconds in which as many answers as wanted should have come.
+_LONGEST = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ class Job:
         clients: How many at once.
         seconds: How long answers count; 0 with `count`.
         warm_up: Seconds before, of which answers do not count.
-        minimum: Answers to wait for even if they take longer, up to four times `seconds`.
+        minimum: Answers to wait for even if they take longer, up to half a minute.
         count: Send so many requests, in place of `seconds`.
         collect: Return what was answered, too.
     """
@@ -172,9 +174,9 @@ class _Run:
     def _over(self, now: float) -> bool:
         if self.job.count is not None:
             return False
-        passed = now - self.begin
         few = len(self.load.latencies) < self.job.minimum
-        return passed > self.job.seconds * (4 if few else 1)
+        seconds = self.job.seconds
+        return now - self.begin > (max(seconds, _LONGEST) if few else seconds)
 
 
 class _Client(asyncio.Protocol):
@@ -251,9 +253,9 @@ async def _do(job: Job) -> Load:
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(job.clients):
         connect()
-    longest = job.warm_up + 4 * job.seconds if job.count is None else None
+    longest = job.warm_up + max(job.seconds, _LONGEST) + _PATIENCE
     try:
-        async with asyncio.timeout(None if longest is None else longest + _PATIENCE):
+        async with asyncio.timeout(longest if job.count is None else None):
             await run.finished.wait()
     except TimeoutError:
         run.failures["no answer"] += run.under_way

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from serving_load import post
-from serving_process import HOST, Process, free_port
+from serving_process import HOST, Process, ServerError, free_port
 from serving_server import ROOT, Rows, Server, Setup, Way, run
 
 _NAME = "fakenews"
@@ -40,6 +40,7 @@ class Deployment:
             name: free_port() for name in ("inference", "management", "metrics", "gateway")
         }
         self.process: Process | None = None
+        self._failed = False
 
     @classmethod
     def of(cls, way: Way, setup: Setup) -> "Deployment":
@@ -54,10 +55,24 @@ class Deployment:
         Raises:
             ServerError: It cannot be started.
         """
+        if self._failed:
+            raise ServerError("its deployment could not be started")
         if self.process is not None:
-            self.process.check()
             self.process.resume()
             return
+        try:
+            self._start()
+        except ServerError:
+            self._failed = True
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End it; safe to call at any time."""
+        if self.process is not None:
+            self.process.stop(timeout=_STOP_SECONDS)
+
+    def _start(self) -> None:
         setup = self._setup
         archive = setup.archive(self._way.features, self._way.engine)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -122,8 +137,7 @@ class _Ours(Server):
 
     def stop(self) -> None:
         """See `Server`."""
-        if self.deployment.process is not None:
-            self.deployment.process.stop(timeout=_STOP_SECONDS)
+        self.deployment.stop()
 
     def single(self, text: str) -> str:
         """See `Server`."""

@@ -14,7 +14,7 @@ from urllib.request import ProxyHandler, build_opener
 import psutil
 
 HOST = "127.0.0.1"
-_LAST_LINES = 15
+_LAST_LINES = 8
 _opener = build_opener(ProxyHandler({}))
 
 
@@ -55,7 +55,7 @@ class Process:
         self.name = name
         self._log = log
         self._paused: list[psutil.Process] = []
-        with log.open("ab") as out:
+        with log.open("wb") as out:
             self.popen = subprocess.Popen(  # noqa: S603
                 list(command),
                 cwd=cwd,

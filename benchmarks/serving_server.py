@@ -16,6 +16,7 @@ from serving_process import HOST, Process, ServerError, free_port
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 _START_SECONDS = 180
+_LAST_LINES = 8
 
 Rows = list[list[float]]
 """Probabilities of each text, by class in the order of the bundle."""
@@ -68,12 +69,13 @@ class Setup:
         Raises:
             ServerError: It cannot be made.
         """
-        folder = self.folder / "archives" / f"{features}-{engine}"
+        folder = self.folder / "archives" / f"{features}-{engine}-{self.workers}x{self.threads}"
         if not list(folder.glob("*.mar")):
             run(
                 [
                     *(sys.executable, str(ROOT / "scripts" / "export.py")),
                     *(f"bundle={self.sources[features]}", f"engine={engine}", f"out={folder}"),
+                    *(f"config.workers={self.workers}", f"settings.threads={self.threads}"),
                     *(one for one in self.overrides if not one.startswith("serve.")),
                 ],
                 environment={},
@@ -220,7 +222,7 @@ def run(command: Sequence[str], *, environment: dict[str, str]) -> str:
         env=dict(os.environ) | environment,
     )
     if done.returncode:
-        told = "\n".join(done.stdout.splitlines()[-15:])
+        told = "\n".join(done.stdout.splitlines()[-_LAST_LINES:])
         raise ServerError(f"{' '.join(command[1:4])} failed:\n{told}")
     return done.stdout
 

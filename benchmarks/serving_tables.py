@@ -74,7 +74,7 @@ def facts_table(result: dict[str, Any]) -> Table:
         off = way.get("largest_difference")
         table.add_row(
             name,
-            way.get("title", ""),
+            "NOT MEASURED" if "error" in way else way["title"],
             way.get("engine", ""),
             way.get("features", ""),
             "" if off is None else f"{off:.1e}",
@@ -85,39 +85,25 @@ def facts_table(result: dict[str, Any]) -> Table:
 def load_table(result: dict[str, Any], load: str) -> Table:
     """Rates and latencies of the ways under one load."""
     table = Table(title=_title(result, load))
-    for column in (
-        "way",
-        "texts/s",
-        "min",
-        "max",
-        "p50 ms",
-        "p99 ms",
-        "CPU ms/text",
-        "cores",
-        "clients",
-    ):
-        table.add_column(column, justify="left" if column == "way" else "right")
+    table.add_column("way", no_wrap=True)
+    for column in ("texts/s", "min", "max", "p50 ms", "p99 ms", "CPU ms", "cores"):
+        table.add_column(column, justify="right")
     for name, way in result["ways"].items():
-        if "error" in way:
-            table.add_row(name, "failed")
-            continue
-        repeats = way["loads"].get(load)
-        if not repeats:
+        repeats = way.get("loads", {}).get(load)
+        if not repeats or "error" in way:
             continue
         rates = [one["texts_per_second"] for one in repeats]
         pooled = way["pooled"][load]
-        middle = {
-            key: median(one.get(key, 0.0) for one in repeats)
-            for key in ("cpu_seconds_per_text", "cores", "clients_cores")
-        }
+        cpu, cores = (
+            median(one[key] for one in repeats) for key in ("cpu_seconds_per_text", "cores")
+        )
         table.add_row(
             name,
             *(f"{rate:.1f}" for rate in (median(rates), min(rates), max(rates))),
             f"{1000 * pooled['p50']:.1f}",
             f"{1000 * pooled['p99']:.1f}",
-            f"{1000 * middle['cpu_seconds_per_text']:.2f}",
-            f"{middle['cores']:.2f}",
-            f"{middle['clients_cores']:.1%}",
+            f"{1000 * cpu:.2f}",
+            f"{cores:.2f}",
         )
     return table
 
@@ -129,7 +115,7 @@ def _title(result: dict[str, Any], load: str) -> str:
     return f"{load} client(s), a text a request"
 
 
-def ratio_table(result: dict[str, Any]) -> Table:
+def ratio_table(found: Sequence[dict[str, Any]]) -> Table:
     """Ours beside the others."""
     table = Table(title="as multiples: texts/s of each repeat, and all latencies together")
     for column in (
@@ -145,7 +131,7 @@ def ratio_table(result: dict[str, Any]) -> Table:
         "",
     ):
         table.add_column(column, justify="left" if column in ("way", "of", "") else "right")
-    for one in ratios(result):
+    for one in found:
         target = "" if one["target"] is None else f"{one['target']:g}"
         table.add_row(
             one["of"],
