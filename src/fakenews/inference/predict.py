@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +18,7 @@ from fakenews.bundle import read_bundle
 from fakenews.data.formats import open_source
 from fakenews.data.sources import Chunk, read_chunks
 from fakenews.errors import ConfigError, DataError
+from fakenews.inference.columns import added_columns, added_names, check_names
 from fakenews.inference.settings import data_setting
 from fakenews.inference.writers import check_output, table_writer
 from fakenews.predictor import Prediction, Predictor
@@ -156,7 +156,12 @@ def score_file(
         chunk_rows=chunk_rows,
     )
     first = next(chunks)
-    _check_names(path, first.original, predictor.classes, prefix)
+    check_names(
+        path,
+        list(first.original.columns),
+        added_names(predictor.classes, prefix),
+        advice="choose other names for those that are added, as in prefix=new_",
+    )
     # Reading a file is a hundred times as fast as predicting it.
     total = sum(1 for _ in open_source(path, expected=[text], lenient=True).records())
     with (
@@ -165,7 +170,7 @@ def score_file(
     ):
         for chunk in chain([first], chunks):
             predictions = _score(predictor, chunk)
-            added = _columns(predictions, predictor.classes, prefix)
+            added = added_columns(predictions, predictor.classes, prefix)
             write(pd.concat([chunk.original, added], axis=1))
             for row, found in zip(chunk.frame["row"], predictions, strict=True):
                 if found.error is not None:
@@ -195,37 +200,6 @@ def _score(predictor: Predictor, chunk: Chunk) -> list[Prediction]:
         else Prediction(label=None, probabilities={}, error=error)
         for error in chunk.frame["error"]
     ]
-
-
-def _added(classes: Sequence[str], prefix: str) -> list[str]:
-    names = ["prediction", *(f"probability_{name}" for name in classes), "truncated", "error"]
-    return [f"{prefix}{name}" for name in names]
-
-
-def _check_names(
-    path: Path, original: pd.DataFrame, classes: Sequence[str], prefix: str
-) -> None:
-    taken = [name for name in _added(classes, prefix) if name in original.columns]
-    if taken:
-        raise DataError(
-            f"{path} already has the column{'s' * (len(taken) > 1)} {', '.join(taken)}: "
-            "choose other names for those that are added, as in prefix=new_"
-        )
-
-
-def _columns(
-    predictions: Sequence[Prediction], classes: Sequence[str], prefix: str
-) -> pd.DataFrame:
-    columns = [
-        pd.Series([p.label for p in predictions], dtype="str"),
-        *(
-            pd.Series([p.probabilities.get(name, np.nan) for p in predictions], dtype="float64")
-            for name in classes
-        ),
-        pd.Series([p.truncated for p in predictions], dtype="bool"),
-        pd.Series([p.error for p in predictions], dtype="str"),
-    ]
-    return pd.DataFrame(dict(zip(_added(classes, prefix), columns, strict=True)))
 
 
 def _table(

@@ -1,0 +1,271 @@
+"""The gateway without HTTP: what the API and the page both call.
+
+texts -> checked -> routed -> remembered? -> batched -> TorchServe -> logged -> answers
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fakenews.serving.gateway.asking import Versions
+from fakenews.serving.gateway.feedback import Feedback, RecentIds, Verdict
+from fakenews.serving.gateway.ids import new_id
+from fakenews.serving.gateway.metrics import Metrics
+from fakenews.serving.gateway.prediction_log import PredictionLog, Record
+from fakenews.serving.gateway.problems import Problem, error_body, overloaded, too_late
+from fakenews.serving.gateway.requests import Answer, BadItem, Item, checked
+from fakenews.serving.gateway.routing import Route, Router
+from fakenews.serving.gateway.settings import Settings
+from fakenews.serving.gateway.shadow import Shadow
+from fakenews.serving.gateway.upstream import Upstream
+
+# Of feedback at once: what is older is looked up in files.
+_LOOKUPS = 4
+
+
+class Gateway:
+    """Answers questions about texts. Its methods are for one event loop.
+
+    Args:
+        settings: Of the gateway.
+        router: Chooses versions.
+        upstream: Asks TorchServe.
+        log: Of predictions; None writes none.
+        metrics: Counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        router: Router,
+        upstream: Upstream,
+        log: PredictionLog | None,
+        metrics: Metrics,
+    ) -> None:
+        self.settings = settings
+        self.router = router
+        self.metrics = metrics
+        self.log = log
+        self.recent = RecentIds(settings.log.recent)
+        self.versions = Versions(
+            settings=settings, router=router, upstream=upstream, metrics=metrics
+        )
+        self._upstream = upstream
+        self._shadow = Shadow(
+            ask=self.versions.copy,
+            in_flight=settings.shadow_in_flight,
+            log=log,
+            metrics=metrics,
+        )
+        folder = Path(settings.dir)
+        self._feedback = Feedback(
+            folder=folder / "feedback", predictions=folder / "predictions", recent=self.recent
+        )
+        self._lookups = asyncio.Semaphore(_LOOKUPS)
+        self._explaining = 0
+        self._explanations = asyncio.Semaphore(settings.upstream.explain_in_flight)
+
+    def start(self) -> None:
+        """Begin to log."""
+        if self.log is not None:
+            self.log.start()
+
+    async def close(self) -> None:
+        """End what is under way, and write down what was predicted."""
+        await self._shadow.close()
+        await self.versions.close()
+        await self._upstream.close()
+        if self.log is not None:
+            await asyncio.to_thread(self.log.close)
+
+    async def predict(
+        self, items: Sequence[Any], *, route: Route | None = None
+    ) -> list[Answer]:
+        """The predictions of some texts.
+
+        Args:
+            items: Texts, or objects of a `text` and columns.
+            route: Who answers; None leaves it to the deployment.
+
+        Returns:
+            For each, in order, a prediction with its `id`, or an `error`. A prediction that
+            could not be logged has `logged` false.
+
+        Raises:
+            Problem: Nothing could be answered: too much waits, the model server does not
+                answer, or the time is over.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.deadline
+        answers, sound = self._check(items)
+        if not sound:
+            return answers
+        try:
+            async with asyncio.timeout_at(deadline):
+                given = await self.versions.answers(list(sound.values()), deadline, route)
+        except TimeoutError:
+            raise too_late() from None
+        records: list[Record] = []
+        milliseconds = time.time_ns() // 1_000_000
+        for (place, item), (answer, taken) in zip(sound.items(), given, strict=True):
+            if "error" in answer:
+                self.metrics.item_errors.labels(_code(answer)).inc()
+                answers[place] = answer
+                continue
+            record = Record(
+                id=new_id(milliseconds),
+                milliseconds=milliseconds,
+                route=taken,
+                item=item,
+                answer=answer,
+            )
+            records.append(record)
+            answers[place] = {"id": record.id, **answer}
+        if not await self._note(records, deadline - loop.time()):
+            for answer in answers:
+                if "id" in answer:
+                    answer["logged"] = False
+        shadow = self.router.routes.shadow
+        if shadow is not None and records:
+            self._shadow.copy(shadow, [r for r in records if r.route == "champion"])
+        return answers
+
+    def _check(self, items: Sequence[Any]) -> tuple[list[Answer], dict[int, Item]]:
+        """The errors of bad items, each in its place, and the others by theirs."""
+        answers: list[Answer] = []
+        sound: dict[int, Item] = {}
+        for place, item in enumerate(items):
+            try:
+                sound[place] = checked(item, self.settings.bounds)
+                answers.append({})
+            except BadItem as bad:
+                self.metrics.item_errors.labels(bad.code).inc()
+                answers.append(error_body(bad.code, bad.message))
+        return answers, sound
+
+    def many(self, answers: Sequence[Answer]) -> Answer:
+        """Answers of one request together, as the API gives them."""
+        versions = {answer["model_version"] for answer in answers if "id" in answer}
+        routes = self.router.routes
+        return {
+            "predictions": answers,
+            "model": routes.name,
+            # Of several, as where a canary has failed, each answer names its own.
+            "model_version": versions.pop() if len(versions) == 1 else routes.champion,
+        }
+
+    async def explain(self, item: Any) -> Answer:
+        """Why a text is predicted as it is: what each word adds.
+
+        Args:
+            item: A text, or an object of a `text` and columns.
+
+        Returns:
+            As the handler explains, with the prediction's `id`.
+
+        Raises:
+            Problem: It cannot be answered, or the item cannot.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.deadline
+        try:
+            sound = checked(item, self.settings.bounds)
+        except BadItem as bad:
+            self.metrics.item_errors.labels(bad.code).inc()
+            raise refused(error_body(bad.code, bad.message)) from None
+        most = self.settings.upstream.explain_in_flight + self.settings.upstream.explain_queue
+        if self._explaining >= most:
+            raise overloaded(1)
+        self._explaining += 1
+        try:
+            async with asyncio.timeout_at(deadline), self._explanations:
+                found = await self.versions.explain(sound, deadline)
+        except TimeoutError:
+            raise too_late() from None
+        finally:
+            self._explaining -= 1
+        if "error" in found:
+            raise refused(found)
+        milliseconds = time.time_ns() // 1_000_000
+        prediction = found["prediction"]
+        record = Record(
+            id=new_id(milliseconds),
+            milliseconds=milliseconds,
+            route="champion",
+            item=sound,
+            answer=prediction,
+        )
+        logged = await self._note([record], deadline - loop.time())
+        shown = {"id": record.id, **prediction, **({} if logged else {"logged": False})}
+        return {**found, "prediction": shown}
+
+    async def feedback(
+        self, identifier: str, verdict: Verdict, label: str | None = None
+    ) -> None:
+        """Store what someone says of a prediction.
+
+        Args:
+            identifier: The `id` of the prediction.
+            verdict: Whether it was right.
+            label: The class it should have been, if they say so.
+
+        Raises:
+            Problem: The prediction is not known, the label is no class of its model, or it
+                cannot be stored.
+        """
+        async with self._lookups:
+            await asyncio.to_thread(self._feedback.store, identifier, verdict, label)
+        self.metrics.feedback.labels(verdict).inc()
+
+    async def _note(self, records: Sequence[Record], seconds: float) -> bool:
+        """Log and count predictions; returns whether they are logged, or need not be."""
+        for record in records:
+            answer = record.answer
+            version, label = answer["model_version"], answer["label"]
+            probabilities = answer["probabilities"]
+            unsure = "true" if answer.get("unsure") else "false"
+            self.metrics.predictions.labels(record.route, version, label, unsure).inc()
+            score = probabilities.get(answer.get("positive"), None)
+            self.metrics.score.labels(version).observe(
+                max(probabilities.values(), default=0) if score is None else score
+            )
+            self.recent.add(record.id, version, label, probabilities)
+        if self.log is None or not records:
+            return True
+        try:
+            # A disk that hangs must hold up nobody for long.
+            async with asyncio.timeout(min(self.settings.log.wait, max(seconds, 0.05))):
+                return await self.log.write(records)
+        except TimeoutError:
+            self.metrics.not_logged.inc(len(records))
+            return False
+
+
+def refused(answer: Answer) -> Problem:
+    """The problem of a single item whose answer is an error."""
+    error = answer["error"]
+    code = str(error.get("code"))
+    status = {"text_too_long": 413, "internal": 503}.get(code, 422)
+    return Problem(
+        status, code, str(error.get("message")), retry_after=1 if status == 503 else None
+    )
+
+
+def _code(answer: Answer) -> str:
+    """Of an item's error, for the metrics: one of a few, whatever the handler sends."""
+    code = answer["error"].get("code")
+    return code if code in _CODES else "other"
+
+
+_CODES = {
+    "empty_text",
+    "missing_text",
+    "wrong_type",
+    "text_too_long",
+    "missing_column",
+    "bad_column",
+    "internal",
+}
