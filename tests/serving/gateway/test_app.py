@@ -1,5 +1,6 @@
 """The API as programs use it, over a real socket."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -283,10 +284,8 @@ def test_who_goes_away_leaves_the_queue(start: Start, stand_in: "StandIn") -> No
     url = str(gateway.client.base_url)
 
     def ask(text: str, seconds: float) -> None:
-        try:
+        with contextlib.suppress(httpx.ReadTimeout):
             httpx.post(f"{url}/predict", json={"text": text}, timeout=seconds)
-        except httpx.ReadTimeout:
-            pass
 
     waiting = [threading.Thread(target=ask, args=("first", 5))]
     waiting += [threading.Thread(target=ask, args=(f"gone {n}", 0.2)) for n in range(5)]

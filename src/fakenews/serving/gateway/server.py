@@ -57,7 +57,7 @@ def serve(
         trusted_hosts=settings.access.trusted_hosts,
     )
     listening = listen(settings.host, settings.port)
-    address = _address(*listening.getsockname()[:2])
+    address = shown_address(*listening.getsockname()[:2])
     sys.setswitchinterval(_SWITCH)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -229,7 +229,8 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _address(host: str, port: int) -> str:
+def shown_address(host: str, port: int) -> str:
+    """URL by which this machine reaches an address."""
     if host in ("0.0.0.0", "::"):  # noqa: S104 it is only shown
         host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
