@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # As Ctrl-C does it: servers are ended on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     texts = _texts(options)
-    console = Console()
+    # Tables are wider than a terminal that is none.
+    console = Console(width=None if sys.stdout.isatty() else 110)
     if options.memory:
         with _folder(options.folder) as folder:
             way = parse(options.memory_way)

@@ -12,7 +12,7 @@ from typing import Any
 from serving_load import Clients, Job, Load, post
 from serving_peers import Pipeline
 from serving_process import HOST, Process, ServerError, free_port
-from serving_server import HERE, Rows, Server, Setup, Way, check_rows
+from serving_server import HERE, Rows, Server, Setup, Way, check_rows, threads_environment
 from serving_ways import SERVERS
 from serving_ways import way as way_of
 from tqdm import tqdm
@@ -77,13 +77,15 @@ class Engine:
 
     def __init__(self, way: Way, setup: Setup) -> None:
         log = setup.folder / f"{way.name.replace('/', '-')}.txt"
+        threads = setup.threads * setup.workers
         bundle = setup.bundle(way.features, way.engine)
         self.process = Process(
             name=way.name,
             command=[
                 *(sys.executable, str(HERE / "serving_engine.py")),
-                *(str(bundle), way.engine, str(setup.threads * setup.workers)),
+                *(str(bundle), way.engine, str(threads)),
             ],
+            environment=threads_environment(threads),
             log=log,
             interactive=True,
         )

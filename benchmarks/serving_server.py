@@ -185,20 +185,24 @@ class Server:
     @property
     def environment(self) -> dict[str, str]:
         """Of the process: as many threads as all others, and what the peers' code reads."""
-        threads = str(self.setup.threads)
-        return {
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "THREADS": threads,
+        return threads_environment(self.setup.threads) | {
+            "THREADS": str(self.setup.threads),
             "WORKERS": str(self.setup.workers),
             "BUNDLE": str(self.bundle),
             "ENGINE": self.way.engine,
-            "TOKENIZERS_PARALLELISM": "true",
             "HF_HUB_OFFLINE": "1",
             "PYTHONPATH": os.pathsep.join(python_path()),
             # Servers start programs of their own by name.
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         }
+
+
+def threads_environment(threads: int) -> dict[str, str]:
+    """What tells all libraries how many threads they have."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+    return dict.fromkeys(names, str(threads)) | {
+        "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false"
+    }
 
 
 def python_path() -> list[str]:
