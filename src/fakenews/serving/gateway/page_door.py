@@ -21,8 +21,9 @@ from starlette.responses import FileResponse, Response
 from fakenews.serving.gateway.edge import App, Message, Receive, Send
 from fakenews.serving.gateway.page_tables import Shelf
 from fakenews.serving.gateway.problems import Problem
-from fakenews.serving.gateway.requests import read_json
+from fakenews.serving.gateway.requests import read_json, refused_problem
 from fakenews.serving.gateway.settings import Bounds
+from fakenews.serving.protocol import Refused, check_depth
 
 JOIN = "/gradio_api/queue/join"
 UPLOAD = "/gradio_api/upload"
@@ -130,7 +131,11 @@ class Door:
             raise Problem(411, "no_length", "the request does not say how long it is")
         if int(length) > self._bounds.body_bytes:
             raise Problem(413, "body_too_large", "the text is too long")
-        content = read_json(await Request(scope, receive).body(), depth=self._bounds.depth)
+        content = read_json(await Request(scope, receive).body())
+        try:
+            check_depth(content, self._bounds.depth)
+        except Refused as refused:
+            raise refused_problem(refused) from None
         for named in _named_files(content):
             if not self._is_upload(named):
                 raise Problem(422, "no_upload", "this file was not uploaded here")

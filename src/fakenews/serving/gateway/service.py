@@ -170,9 +170,11 @@ class Gateway:
             Problem: It cannot be answered, or the item cannot.
         """
         asked = requested({"inputs": [item]}, self.settings.bounds)
-        return await self.explain_item(asked.items[0])
+        return await self.explain_item(asked.items[0], predicted=predicted)
 
-    async def explain_item(self, item: protocol.Item | Fault) -> Answer:
+    async def explain_item(
+        self, item: protocol.Item | Fault, *, predicted: bool = False
+    ) -> Answer:
         """As `explain`, of an item that was read from a request."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.deadline
