@@ -132,7 +132,11 @@ def test_columns_that_the_model_reads(start: Start) -> None:
         ("a.csv", b"text\n\x00\n", "a NUL byte"),
         ("a.parquet", b"PAR1nonsense", "the Parquet file is truncated or damaged"),
         ("a.csv.gz", b"text\na\n", "the gzip file is truncated or damaged"),
-        ("a.csv.gz", gzip.compress(b"text\na\n", mtime=0)[:-5], "the gzip file is truncated or damaged"),
+        (
+            "a.csv.gz",
+            gzip.compress(b"text\na\n", mtime=0)[:-5],
+            "the gzip file is truncated or damaged",
+        ),
         ("a.csv", b"text,error\na,b\n", "already has the column error: rename it"),
     ],
 )
