@@ -79,7 +79,7 @@ class Gateway:
         """End what is under way, and write down what was predicted."""
         await self._shadow.close()
         await self.versions.close()
-        await self._upstream.close()
+        self._upstream.close()
         if self.log is not None:
             await asyncio.to_thread(self.log.close)
 
