@@ -30,7 +30,6 @@ from fakenews.serving.gateway.schemas import (
 )
 from fakenews.serving.gateway.schemas import Health as HealthAnswer
 from fakenews.serving.gateway.service import Gateway, refused
-from fakenews.serving.gateway.tables import TableScorer
 
 T = TypeVar("T")
 
@@ -124,16 +123,6 @@ def _add_predictions(app: FastAPI, gateway: Gateway) -> None:
 
 
 def _add_tables(app: FastAPI, gateway: Gateway) -> None:
-    tables = gateway.settings.tables
-    scorer = TableScorer(
-        predict=lambda items: gateway.predict(items, route="champion"),
-        text=tables.text,
-        columns=tables.columns,
-        chunk_rows=tables.chunk_rows,
-        concurrent=tables.concurrent,
-        most_bytes=gateway.settings.bounds.table_bytes,
-    )
-
     @app.post(
         TABLES,
         summary="Predict a table",
@@ -156,7 +145,7 @@ def _add_tables(app: FastAPI, gateway: Gateway) -> None:
             file, text = form.get("file"), form.get("text")
             if not isinstance(file, UploadFile):
                 raise Problem(422, "no_file", "the form has no file: curl -F file=@FILE")
-            pieces = scorer.score(
+            pieces = gateway.table(
                 file.file,
                 file.filename or "table.csv",
                 text=text if isinstance(text, str) and text else None,
