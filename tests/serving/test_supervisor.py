@@ -65,6 +65,7 @@ def test_it_is_tried_until_it_starts(caplog: pytest.LogCaptureFixture) -> None:
     keeper.stop()
     assert server.begun == 4
     assert "a port is taken" in caplog.text
+    assert "the server cannot start: a bug" in caplog.text
     assert "ValueError: a bug" in caplog.text
 
 

@@ -126,6 +126,11 @@ def serve_rules(cfg: DictConfig) -> Iterator[str]:
             f"serve.gateway.batching.queue_items={gateway.batching.queue_items} is less than "
             f"one request may have: serve.gateway.bounds.items={most}"
         )
+    if gateway.tables.chunk_rows > most:
+        yield (
+            f"serve.gateway.tables.chunk_rows={gateway.tables.chunk_rows} is more than one "
+            f"request may have: serve.gateway.bounds.items={most}"
+        )
     # JSON takes up to 6 bytes for a character.
     largest = 6 * max(gateway.batching.batch_characters, gateway.bounds.characters)
     if largest > cfg.serve.torchserve.max_request_bytes:

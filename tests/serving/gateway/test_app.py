@@ -1,10 +1,12 @@
 """The API as programs use it, over a real socket."""
 
+import contextlib
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -327,3 +329,28 @@ def test_a_full_queue_says_when_to_come_again(start: Start, stand_in: "StandIn")
         if answer.status_code == 503:
             assert answer.json()["error"]["code"] == "overloaded"
             assert 1 <= int(answer.headers["retry-after"]) <= 60
+
+
+@pytest.mark.parametrize("small_disk", ["1m"], indirect=True)
+def test_a_full_disk_stops_no_answer(
+    start: Start, deploy: Callable[..., None], small_disk: Path, tmp_path: Path
+) -> None:
+    deploy()
+    (tmp_path / "deployment" / "predictions").symlink_to(small_disk)
+    gateway = start({"log.text": True})
+    assert "logged" not in gateway.predict("a")[0]
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    found = [gateway.predict(f"{n} " + "x" * 5000)[0] for n in range(4)]
+    assert all(answer["label"] for answer in found)
+    assert found[-1]["logged"] is False
+    ready = gateway.client.get("/health/ready")
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+    assert "No space left on device" in ready.json()["reasons"][0]
+    assert gateway.metric("fakenews_log_failures_total") >= 1
+    ballast.unlink()
+    assert "logged" not in gateway.predict("b")[0]
+    assert gateway.client.get("/health/ready").json()["status"] == "ok"
+    gateway.stop()

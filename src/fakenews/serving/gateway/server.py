@@ -64,7 +64,7 @@ def serve(
     sys.setswitchinterval(_SWITCH)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    with asyncio.Runner(loop_factory=_loop()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(
             run(settings, listening, access, keys=keys, started=lambda _: ready(address))
         )
@@ -248,7 +248,7 @@ def shown_address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _loop() -> Any:
+def loop_factory() -> Any:
     """The quicker event loop, where it is installed."""
     try:
         import uvloop
