@@ -119,7 +119,7 @@ CMD ["python", "scripts/predict.py", "--help"]
 
 
 FROM runtime AS java-runtime
-USER root
+USER 0:0
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends openjdk-17-jre-headless \
