@@ -58,7 +58,9 @@ class BundleContent:
         features: Text cleaning and fitted tabular features, plain JSON.
         labels: `classes` (sorted) and `positive`.
         calibration: Temperature and threshold.
-        reference: Arrays of the validation split, [N, ...] each.
+        reference: Arrays of N rows of the validation split: `rows`, `labels`, `logits`,
+            `embeddings`, `tabular` [N, ...] each, and the texts as `input_ids` [total] with
+            `offsets` [N + 1], as far as the model reads them.
         metrics: By split.
         provenance: Data hash, configuration, commit, versions, run id.
         engine: Of an exported bundle: its engine's name, and how that was checked.

@@ -247,7 +247,7 @@ class Predictor:
     ) -> list[Prediction]:
         if frame.empty:
             return []
-        tokens = self._tokens(frame)
+        tokens = self.tokens(frame)
         outputs = self._run(frame, tokens, progress=False)
         probabilities = self.calibration.apply(outputs.logits)
         decided = self.calibration.decide(probabilities, self.classes)
@@ -272,9 +272,14 @@ class Predictor:
             frame: Columns `text` and `columns`.
             progress: Show a progress bar.
         """
-        return self._run(frame, self._tokens(frame), progress=progress)
+        return self._run(frame, self.tokens(frame), progress=progress)
 
-    def _tokens(self, frame: pd.DataFrame) -> Tokens:
+    def tokens(self, frame: pd.DataFrame) -> Tokens:
+        """Token ids of a table's clean texts; none for a model that reads no tokens.
+
+        Args:
+            frame: With a column `text`.
+        """
         texts = frame["text"].tolist()
         if self.tokenizer is None:
             return Tokens(

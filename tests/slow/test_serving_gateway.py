@@ -248,3 +248,28 @@ def test_it_ends_with_who_started_it(launcher: Launcher) -> None:
         time.sleep(0.1)
     os.close(write)
     assert process.wait(30) == 0
+
+
+def test_fuzzed_by_its_own_documentation(launcher: Launcher) -> None:
+    launcher.start()
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("schemathesis")),
+            *("run", f"{launcher.url}/openapi.json", "--max-examples=60"),
+            # No status of 500 conforms; one of 503 does, on a machine that is too busy.
+            (
+                "--checks=status_code_conformance,content_type_conformance,"
+                "response_schema_conformance"
+            ),
+            "--phases=examples,coverage,fuzzing",
+        ],
+        cwd=launcher.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    counts = httpx.get(f"{launcher.url}/metrics").text
+    answered = [line for line in counts.splitlines() if line.startswith("fakenews_requests_t")]
+    assert any('status="200"' in line for line in answered)
+    assert not any('status="500' in line for line in answered)

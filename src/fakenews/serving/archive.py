@@ -179,8 +179,7 @@ def _pack(draft: Path, target: Path, manifest: str) -> None:
                 path.open("rb") as source,
                 archive.open(_entry(name), "w", force_zip64=True) as to,
             ):
-                while block := source.read(1 << 20):
-                    to.write(block)
+                shutil.copyfileobj(source, to, 1 << 20)
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

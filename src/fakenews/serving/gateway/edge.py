@@ -114,7 +114,9 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *_HEADERS, _policy(path)]
+                given = [*message.get("headers", ()), *_HEADERS]
+                own = any(name == _CSP for name, _ in given)
+                message["headers"] = given if own else [*given, _policy(path)]
             await send(message)
 
         try:

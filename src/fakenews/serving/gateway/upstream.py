@@ -15,6 +15,8 @@ from fakenews.serving.gateway.requests import Answer, Item
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 20
+# A worker that died under a batch is one; a batch under which workers die is several.
+_FAILURES = 3
 # Of connections, beside those of batches: explanations, shadows, health.
 _CONNECTIONS = 100
 _UNREACHABLE = "the model server cannot be reached: ask again later"
@@ -110,6 +112,7 @@ class Upstream:
         loop = asyncio.get_running_loop()
         pause = self._pause
         refused: str | None = None
+        failures = 0
         while True:
             key: str | None = None
             try:
@@ -121,8 +124,10 @@ class Upstream:
                     refused = key
                     await self._refresh(key)
                     continue
-                # What would be too late anyway is answered now.
-                if problem.kind in ("timeout", "refused") or loop.time() + pause >= deadline:
+                failures += problem.kind == "failed"
+                # What would be too late anyway, or fail again, is answered now.
+                hopeless = problem.kind in ("timeout", "refused") or failures > _FAILURES
+                if hopeless or loop.time() + pause >= deadline:
                     raise
             await asyncio.sleep(pause)
             pause = min(pause * 2, self._pause * _LONGEST_PAUSE)
