@@ -64,19 +64,18 @@ class Handler:
         for number, (status, _) in enumerate(replies):
             context.set_response_status(int(status), status.phrase, number)
             context.set_response_content_type(number, "application/json")
-        self._measure(len(replies), tally)
+        self._measure(tally)
         return [body for _, body in replies]
 
-    def _measure(self, requests: int, tally: Tally) -> None:
-        counts = {"items": tally.items, "unsure": tally.unsure, "truncated": tally.truncated}
-        for name, count in counts.items():
+    def _measure(self, tally: Tally) -> None:
+        self._add("batch_items", tally.items)
+        if tally.items:
+            self._add("predict_seconds", round(tally.predict_seconds, 6))
+        for name, count in (("unsure", tally.unsure), ("truncated", tally.truncated)):
             if count:
                 self._add(f"{name}_total", count)
         for code, count in tally.errors.items():
             self._add("errors_total", count, code)
-        self._add("batch_requests", requests)
-        if tally.items:
-            self._add("predict_seconds", round(tally.predict_seconds, 6))
         for seconds in tally.explain_seconds:
             self._add("explain_seconds", round(seconds, 6))
 

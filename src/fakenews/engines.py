@@ -95,7 +95,7 @@ class OnnxEngine:
             import onnxruntime
         except ModuleNotFoundError as error:
             raise ConfigError(
-                "this engine needs ONNX Runtime: pip install onnxruntime, or choose engine=torch"
+                "this engine needs ONNX Runtime: pip install onnxruntime, or use engine=torch"
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()

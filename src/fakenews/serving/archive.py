@@ -31,6 +31,22 @@ _REQUIREMENTS = "requirements.txt"
 _VERSION_DIGITS = 12
 # The earliest that a zip can say.
 _TIME = (1980, 1, 1, 0, 0, 0)
+# What the handler imports, as far as it is installed.
+_PACKAGES = (
+    "fakenews",
+    "captum",
+    "ftfy",
+    "numpy",
+    "onnxruntime",
+    "pandas",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "spacy",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
 # Of the reference rows: what training texts could be read from, and what drift alone needs.
 _TEXT_ARRAYS = ("input_ids", "offsets")
 
@@ -179,8 +195,7 @@ def _pack(draft: Path, target: Path, manifest: str) -> None:
                 path.open("rb") as source,
                 archive.open(_entry(name), "w", force_zip64=True) as to,
             ):
-                while block := source.read(1 << 20):
-                    to.write(block)
+                shutil.copyfileobj(source, to, 1 << 20)
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

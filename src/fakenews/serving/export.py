@@ -19,6 +19,7 @@ from fakenews.predictor import Predictor
 from fakenews.serving.archive import Made, ModelConfig, write_archive
 from fakenews.serving.golden import golden_predictions
 from fakenews.tracking.artifacts import download_bundle, run_of_model
+from fakenews.tracking.folder import latest_finished
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class ExportOptions(TypedDict):
     """The options of `conf/export.yaml` that are of no part."""
 
     bundle: str | None
+    runs: str
     run: str | int | None
     model: str | None
     tracking_uri: str
@@ -56,6 +58,7 @@ def export(cfg: DictConfig) -> Made:
 def export_bundle(
     *,
     bundle: str | None = None,
+    runs: str = "runs",
     run: str | int | None = None,
     model: str | None = None,
     tracking_uri: str,
@@ -68,7 +71,8 @@ def export_bundle(
     """Make the archive of a bundle.
 
     Args:
-        bundle: Folder of a bundle, or of a run.
+        bundle: Folder of a bundle, or of a run; `latest` for the newest of `runs`.
+        runs: Folder of run folders.
         run: Or the MLflow id of a run.
         model: Or a registered model, NAME@ALIAS or NAME/VERSION.
         tracking_uri: Of the MLflow store of these.
@@ -87,6 +91,8 @@ def export_bundle(
     given = {"bundle": bundle, "run": run, "model": model}
     if sum(value is not None for value in given.values()) != 1:
         raise ConfigError("give one of bundle=FOLDER, run=RUN_ID and model=NAME@champion")
+    if bundle == "latest":
+        bundle = _latest(Path(runs))
     with _folder(bundle, run, model, tracking_uri) as folder:
         content = read_bundle(folder)
         original = json.loads((find_bundle(folder) / MANIFEST).read_text("utf-8"))["sha256"]
@@ -109,6 +115,14 @@ def export_bundle(
     log.info("%s %s (%.0f MB)", made.path, said, size)
     log.info("deploy it: python scripts/deploy.py action=deploy archive=%s", made.path)
     return made
+
+
+def _latest(runs: Path) -> str:
+    found = latest_finished(runs)
+    if found is None:
+        raise ConfigError(f"bundle=latest: {runs} has no finished run: train one first")
+    log.info("the newest run is %s", found)
+    return str(found)
 
 
 @contextmanager

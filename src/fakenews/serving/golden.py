@@ -39,7 +39,9 @@ def golden_predictions(predictor: Predictor, *, atol: float) -> dict[str, Any]:
         BundleError: The model cannot predict one of them.
     """
     # Gaps, which any model takes.
-    items = [{"text": text, **dict.fromkeys(predictor.columns)} for text in TEXTS]
+    items: list[dict[str, Any]] = [
+        {"text": text, **dict.fromkeys(predictor.columns)} for text in TEXTS
+    ]
     found = predictor.predict(table(items, predictor.columns))
     for item, prediction in zip(items, found, strict=True):
         if prediction.error is not None:

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from fakenews.config import CONF, TARGETS
 from fakenews.serving.gateway.access import Access, read_keys
-from fakenews.serving.gateway.server import Server, listen, run
+from fakenews.serving.gateway.server import Server, listen, loop_factory, run
 from fakenews.serving.gateway.settings import Settings
 from fakenews.serving.state import Canary, State, Version, change_state
 
@@ -35,7 +35,8 @@ def settings(tmp_path: Path) -> Callable[..., Settings]:
                 "paths": {"root": str(tmp_path)},
             }
         )
-        for key, value in {"port": 0, "upstream.pause": 0.01, **values}.items():
+        usual = {"port": 0, "upstream.pause": 0.01, "page.enabled": False}
+        for key, value in {**usual, **values}.items():
             OmegaConf.update(cfg, f"serve.gateway.{key}", value)
         made: Settings = instantiate(
             cfg.serve.gateway, _convert_="all", _execution_whitelist_=TARGETS
@@ -193,7 +194,8 @@ def running(settings: Settings, **options: Any) -> Iterator[Running]:
     def work() -> None:
         options.setdefault("keys", None)
         try:
-            asyncio.run(run(settings, listening, access, started=begin, **options))
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                runner.run(run(settings, listening, access, started=begin, **options))
         except BaseException as error:
             problems.append(error)
             raise

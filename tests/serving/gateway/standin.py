@@ -13,11 +13,14 @@ behave; `GET /control` tells what was asked of them.
     token    requests must carry it
     internal items answer with their own internal error
     short    answers have an item too few
+    answer   what predictions have instead of what is made up
+    thinking seconds before the explanation of a text, by the text
 """
 
 import asyncio
 import hashlib
 import json
+import re
 import sys
 from typing import Any
 
@@ -40,8 +43,10 @@ def predict(item: Any, version: str) -> dict[str, Any]:
         "truncated": len(text) > 1000,
         "threshold": 0.5,
         "positive": "real",
+        "band": 0.1,
         "model": "fakenews",
         "model_version": version,
+        **behaviour.get(version, behaviour.get("*", {})).get("answer", {}),
     }
 
 
@@ -73,7 +78,7 @@ async def control(scope: Any, body: bytes, send: Any) -> None:
     await answer(send, 200, {"asked": asked, "counts": counts})
 
 
-async def app(scope: Any, receive: Any, send: Any) -> None:
+async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: C901 its moods are many
     if scope["type"] != "http":
         return
     body = await read(receive)
@@ -85,7 +90,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     counts[version] = number = counts.get(version, 0) + 1
     token = how.get("token")
     if token and (b"authorization", f"Bearer {token}".encode()) not in scope["headers"]:
-        await answer(send, 400, {"code": 400, "type": "InvalidKeyException", "message": "Token"})
+        await answer(
+            send, 400, {"code": 400, "type": "InvalidKeyException", "message": "Token"}
+        )
         return
     content = json.loads(body)
     if len(asked) < 10_000:
@@ -100,6 +107,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
             await answer(send, how["status"], {"code": how["status"], "message": "as asked"})
             return
     if kind == "explanations":
+        await asyncio.sleep(how.get("thinking", {}).get(content["text"], 0))
         await answer(send, 200, explain(content, version))
         return
     found = [predict(item, version) for item in content["inputs"]]
@@ -113,12 +121,22 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def explain(content: Any, version: str) -> dict[str, Any]:
-    words = content["text"].split()
+    text = content["text"]
+    prediction = predict(content, version)
+    words = [
+        {
+            "text": found.group(),
+            "start": found.start(),
+            "end": found.end(),
+            "attribution": hashlib.sha256(found.group().encode()).digest()[0] / 128 - 1,
+        }
+        for found in re.finditer(r"\w+", text)
+    ]
     return {
-        "prediction": predict(content, version),
-        "target": "fake",
-        "words": [{"text": w, "start": 0, "end": len(w), "attribution": 0.1} for w in words],
-        "text": content["text"],
+        "prediction": prediction,
+        "target": prediction.get("label"),
+        "words": words,
+        "text": text,
         "completeness_error": 0.0,
     }
 
@@ -126,7 +144,8 @@ def explain(content: Any, version: str) -> dict[str, Any]:
 class Server(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
-        print("ready", flush=True)
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -142,8 +142,8 @@ class Access:
             environment variable FAKENEWS_API_KEYS, between commas, are added.
         open_page: Whether the page needs no key.
         open_metrics: Whether the metrics need no key.
-        rate: Requests that a key, or an address without one, may send, as in `600/minute`;
-            None for any number.
+        rate: Requests that a key, or an address without one, may send, those of the page
+            included, as in `600/minute`; None for any number.
         trusted_hosts: Names by which the server may be called; `*` for any.
         proxies: Addresses whose X-Forwarded-For is believed.
     """
@@ -154,6 +154,33 @@ class Access:
     rate: str | None
     trusted_hosts: list[str]
     proxies: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """The page on which people ask.
+
+    Attributes:
+        enabled: Whether there is one.
+        title: Of it.
+        lead: A sentence under that.
+        label: Of the box for the text.
+        examples: Texts that can be tried.
+        report: Address of the latest monitoring report; None where there is none.
+        concurrent: Answers under way at once.
+        waiting: Questions that may wait for that; more are told to come again.
+        keep: Seconds for which a predicted table can be fetched.
+    """
+
+    enabled: bool
+    title: str
+    lead: str
+    label: str
+    examples: list[str]
+    report: str | None
+    concurrent: PositiveCount
+    waiting: PositiveCount
+    keep: Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +203,7 @@ class Settings:
         log: The prediction log.
         tables: Uploaded tables.
         access: Who may ask.
+        page: On which people ask.
     """
 
     host: str
@@ -193,3 +221,4 @@ class Settings:
     log: Log
     tables: Tables
     access: Access
+    page: Page

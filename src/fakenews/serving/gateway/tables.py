@@ -9,7 +9,14 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -78,7 +85,7 @@ class TableScorer:
 
     async def score(
         self, file: BinaryIO, name: str, *, text: str | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The table with the columns that predictions add, as CSV, piece by piece.
 
         What is wrong with the table as a whole is raised before the first piece.
