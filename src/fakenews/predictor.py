@@ -25,7 +25,7 @@ from fakenews.engines import (
     TfidfEngine,
     TorchEngine,
 )
-from fakenews.errors import BundleError, DataError
+from fakenews.errors import BundleError, ConfigError, DataError
 from fakenews.evaluation.calibration import Calibration
 from fakenews.features.batching import plan_batches
 from fakenews.features.pipeline import FeaturePipeline
@@ -104,7 +104,8 @@ class Predictor:
 
         Args:
             bundle: Its folder, or the run folder that has it.
-            engine: What runs the model; None: what the bundle was exported for, else torch.
+            engine: What runs the model; None: what the bundle was exported for, where `device`
+                is a CPU, else torch, which every bundle has.
             device: As torch names it.
             threads: Of ONNX Runtime; None: as many as torch has.
             batch_size: Most texts of a batch.
@@ -358,11 +359,17 @@ def _tokenizer(content: BundleContent) -> Tokenizer | None:
 def _engine(
     content: BundleContent, name: EngineName | None, device: str, threads: int | None
 ) -> Engine:
-    exported = (content.engine or {}).get("name", "torch")
-    wanted = name or exported
+    exported: str = (content.engine or {}).get("name", "torch")
+    wanted = name or (exported if device == "cpu" else "torch")
+    if wanted not in ("torch", exported):
+        raise BundleError(f"it has no engine {wanted}: export it with engine={wanted}")
     if wanted != "torch":
-        if wanted != exported or content.onnx is None:
-            raise BundleError(f"it has no engine {wanted}: export it with engine={wanted}")
+        if device != "cpu":
+            raise ConfigError(f"engine={wanted} is for device=cpu: choose engine=torch")
+        if content.onnx is None:
+            raise BundleError(
+                f"engine/model.onnx is missing, which engine.json says is {wanted}"
+            )
         return OnnxEngine(content.onnx, threads=threads)
     if content.model["network"] == "tfidf":
         from fakenews.models.tfidf import TfidfClassifier

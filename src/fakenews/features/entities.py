@@ -184,7 +184,7 @@ def model_version(model: str) -> str:
     Raises:
         FeatureError: There is no such model.
     """
-    package = _package(model)
+    package = model_package(model)
     if package is not None:
         return version(package)
     try:
@@ -202,8 +202,8 @@ def spacy_version() -> str:
     return version("spacy")
 
 
-def _package(model: str) -> str | None:
-    """Name of the installed package that holds the model; None if it must be a path."""
+def model_package(model: str) -> str | None:
+    """Name of the installed package that holds a spaCy model; None if it must be a path."""
     for name in (model, _PACKAGED.get(model, model)):
         try:
             version(name)
@@ -215,7 +215,7 @@ def _package(model: str) -> str | None:
 
 def _identity(model: str) -> str:
     """A file name that no two models share whose counts could differ."""
-    name = _package(model)
+    name = model_package(model)
     if name is None:
         # A model that is trained again in place keeps its name and version.
         folder = Path(model)
@@ -260,7 +260,7 @@ def _load(model: str) -> _Recogniser:
 
 def _data_folder(model: str) -> Path:
     """The folder of `config.cfg`: in a package, a versioned one inside it."""
-    package = _package(model)
+    package = model_package(model)
     if package is None:
         return Path(model)
     # Imported, not just found: a package may register components that its model uses.

@@ -20,7 +20,8 @@ from model_archiver.model_packaging_utils import ModelExportUtils
 
 from fakenews.bounds import PositiveCount
 from fakenews.bundle import BundleContent, sha256, write_bundle
-from fakenews.errors import ServingError
+from fakenews.errors import BundleError, ServingError
+from fakenews.features.entities import model_package
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,6 @@ _VERSION_DIGITS = 12
 _TIME = (1980, 1, 1, 0, 0, 0)
 # What the handler imports, as far as it is installed.
 _PACKAGES = (
-    "fakenews",
     "captum",
     "ftfy",
     "numpy",
@@ -121,7 +121,6 @@ def write_archive(
 
     Raises:
         ServingError: The name is no name of a model, or the archive cannot be written.
-        BundleError: The folder cannot be written.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ServingError(f"name={name}: use letters, digits, '_', '-' and '.'")
@@ -131,7 +130,7 @@ def write_archive(
             draft = Path(temporary) / name
             write_bundle(without_texts(content), draft / "bundle")
             (draft / _CONFIG).write_text(config, encoding="utf-8")
-            (draft / _REQUIREMENTS).write_text(_requirements(), encoding="utf-8")
+            (draft / _REQUIREMENTS).write_text(_requirements(content), encoding="utf-8")
             (draft / _HANDLER).write_bytes(handler.read_bytes())
             version = _digest(draft)[:_VERSION_DIGITS]
             path = out / f"{name}-{version}.mar"
@@ -140,10 +139,12 @@ def write_archive(
             if path.is_file() and sha256(path) == sha256(packed):
                 return Made(path=path, version=version, new=False)
             packed.replace(path)
-    except OSError as error:
+    except (OSError, BundleError) as error:
+        cause = error.__cause__ if isinstance(error, BundleError) else error
+        reason = getattr(cause, "strerror", None) or cause
         raise ServingError(
-            f"the archive cannot be written to {out}: {error.strerror or error}; choose a "
-            "folder that is writable and has space"
+            f"the archive cannot be written to {out}: {reason}; choose a folder that is writable "
+            "and has space"
         ) from error
     return Made(path=path, version=version, new=True)
 
@@ -204,19 +205,13 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return entry
 
 
-def _requirements() -> str:
+def _requirements(content: BundleContent) -> str:
     """What the handler imports, as it is installed here; TorchServe installs nothing."""
-    packages = (
-        "fakenews",
-        "numpy",
-        "onnxruntime",
-        "spacy",
-        "tokenizers",
-        "torch",
-        "transformers",
-    )
-    lines = []
-    for package in packages:
+    entities = (content.features["tabular"] or {}).get("entities")
+    model = entities and model_package(entities["model"])
+    # Of this project no index has the name: another could take it.
+    lines = [f"# fakenews {importlib.metadata.version('fakenews')}, from its own sources"]
+    for package in (*_PACKAGES, *([model] if model else [])):
         try:
             # Without the build, as +cpu: any of this version will do.
             lines.append(f"{package}=={importlib.metadata.version(package).partition('+')[0]}")

@@ -3,15 +3,19 @@
 They are of no training data: an archive gives nothing away.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
+import torch
 
 from fakenews.errors import BundleError
 from fakenews.predictor import Predictor
 
 FORMAT = 1
+# Far below any tolerance; further ones depend on the machine.
+_DIGITS = 6
 
 TEXTS = (
     "Council approves budget for 12 new schools",
@@ -32,7 +36,7 @@ def golden_predictions(predictor: Predictor, *, atol: float) -> dict[str, Any]:
     """The content of `golden.json`.
 
     Args:
-        predictor: Of the exported bundle, with the engine that will serve.
+        predictor: Of the exported bundle, with the engine that will serve, on one thread.
         atol: By how much a served probability may differ.
 
     Raises:
@@ -42,7 +46,8 @@ def golden_predictions(predictor: Predictor, *, atol: float) -> dict[str, Any]:
     items: list[dict[str, Any]] = [
         {"text": text, **dict.fromkeys(predictor.columns)} for text in TEXTS
     ]
-    found = predictor.predict(table(items, predictor.columns))
+    with _one_thread():
+        found = predictor.predict(table(items, predictor.columns))
     for item, prediction in zip(items, found, strict=True):
         if prediction.error is not None:
             raise BundleError(f"it does not predict {item['text'][:40]!r}: {prediction.error}")
@@ -50,10 +55,24 @@ def golden_predictions(predictor: Predictor, *, atol: float) -> dict[str, Any]:
         "format": FORMAT,
         "atol": atol,
         "items": items,
-        "probabilities": [prediction.probabilities for prediction in found],
+        "probabilities": [
+            {name: round(value, _DIGITS) for name, value in prediction.probabilities.items()}
+            for prediction in found
+        ],
     }
 
 
 def table(items: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
     """Items as the table that a predictor takes."""
     return pd.DataFrame(items, columns=["text", *columns], dtype=object)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch sum in one order, however many threads this process has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -59,8 +59,9 @@ def to_onnx(network: Network) -> bytes:
         torch.ones(_ROWS, tokens, dtype=torch.int64),
         torch.zeros(_ROWS, features),
     )
-    # It warns of packages that it could use, and of its own use of torch.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    # They tell each step, warn of packages that they could use, and of their use of torch.
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
