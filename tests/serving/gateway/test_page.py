@@ -91,6 +91,23 @@ def page(start: Start) -> Iterator[Callable[..., Page]]:
             os.environ[name] = value
 
 
+def test_the_page_may_need_no_key(page: Callable[..., Page], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("someone:0123456789abcdef\n")
+    found = page({"access.keys_file": str(keys)})
+    assert found.gateway.post("/predict", {"text": "one"}).status_code == 401
+    assert "<h2" in found.judge("one")[0]
+
+
+def test_the_page_may_need_a_key(start: Start, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("someone:0123456789abcdef\n")
+    values = {"page.enabled": True, "access.keys_file": str(keys), "access.open_page": False}
+    client = start(values).client
+    assert client.get("/").status_code == 401
+    assert client.post("/gradio_api/queue/join", json={}).status_code == 401
+
+
 @pytest.fixture
 def gradio(page: Callable[..., Page]) -> Page:
     return page()
@@ -314,6 +331,26 @@ def test_the_rest_of_gradio_is_shut(gradio: Page) -> None:
         assert gradio.client.post(path, json={}).status_code in (404, 405), path
 
 
+def test_files_of_the_package_are_kept_by_browsers(gradio: Page) -> None:
+    address = re.search(r'src="\./(assets/index-[^"]+\.js)"', gradio.html)
+    assert address is not None
+    answers = [
+        gradio.client.get(f"/{address.group(1)}", headers={"accept-encoding": encoding})
+        for encoding in ("br", "br", "identity", "identity")
+    ]
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.headers["cache-control"] for answer in answers} == {
+        "public, max-age=31536000, immutable"
+    }
+    found = [answer.headers.get("content-encoding") for answer in answers]
+    assert found == ["br", "br", None, None]
+    assert answers[2].content == answers[3].content
+    assert int(answers[0].headers["content-length"]) < len(answers[2].content)
+    head = gradio.client.head(f"/{address.group(1)}")
+    assert (head.status_code, head.content) == (200, b"")
+    assert gradio.client.get("/assets/none.js").status_code == 404
+
+
 def test_files_of_the_package_do_not_lead_out(gradio: Page) -> None:
     for path in (
         "/assets/..%2f..%2f..%2froutes.py",
@@ -397,7 +434,9 @@ def test_several_visitors_get_their_own_answers(gradio: Page) -> None:
     found: dict[int, str] = {}
 
     def visit(number: int) -> None:
-        with httpx.Client(base_url=gradio.client.base_url, trust_env=False) as client:
+        with httpx.Client(
+            base_url=gradio.client.base_url, timeout=60, trust_env=False
+        ) as client:
             body = {
                 "data": [f"text {number}"],
                 "fn_index": gradio.functions["click check"],

@@ -30,6 +30,7 @@ from fakenews.serving.gateway.schemas import (
 )
 from fakenews.serving.gateway.schemas import Health as HealthAnswer
 from fakenews.serving.gateway.service import Gateway, refused
+from fakenews.serving.gateway.tables import TableScorer
 
 T = TypeVar("T")
 
@@ -159,7 +160,7 @@ def _add_tables(app: FastAPI, scorer: TableScorer) -> None:
             file, text = form.get("file"), form.get("text")
             if not isinstance(file, UploadFile):
                 raise Problem(422, "no_file", "the form has no file: curl -F file=@FILE")
-            pieces = gateway.table(
+            pieces = scorer.score(
                 file.file,
                 file.filename or "table.csv",
                 text=text if isinstance(text, str) and text else None,

@@ -29,10 +29,16 @@ JOIN = "/gradio_api/queue/join"
 UPLOAD = "/gradio_api/upload"
 TABLES = "/page/tables/"
 
+# Of Gradio's package, and for how long a browser may keep them: the first have names that
+# change with what is in them.
+_KEPT = {
+    "/assets/": b"public, max-age=31536000, immutable",
+    "/static/fonts/": b"public, max-age=86400",
+    "/static/js/": b"public, max-age=86400",
+}
+_TOLD = (b"content-type", b"content-encoding", b"vary", b"etag")
 _GET = (
-    "/assets/",
-    "/static/fonts/",
-    "/static/js/",
+    *_KEPT,
     "/theme.css",
     "/gradio_api/app_id",
     "/gradio_api/queue/data",
@@ -94,6 +100,7 @@ class Door:
         self._admit = admit
         self._uploads = uploads
         self._bounds = bounds
+        self._files: dict[tuple[str, bool], Response] = {}
         self._own = {
             path: files("fakenews.serving.gateway")
             .joinpath(path.rpartition("/")[2])
@@ -108,6 +115,8 @@ class Door:
             await self._page(scope, receive, send)
         elif path in _OWN:
             await self._file(path)(scope, receive, send)
+        elif path.startswith(tuple(_KEPT)):
+            await self._package(scope, receive, send)
         elif path.startswith(TABLES):
             await self._table(path.removeprefix(TABLES))(scope, receive, send)
         else:
@@ -173,12 +182,29 @@ class Door:
             headers={"cache-control": "no-store"},
         )
 
-    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # As it is, so that it can be read here, and without links to what was once saved.
-        plain = [
-            (name, value) for name, value in scope["headers"] if name != b"accept-encoding"
-        ]
-        scope = {**scope, "headers": plain, "query_string": b"", "method": "GET"}
+    async def _package(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A file of Gradio's package, which it would compress for each visitor anew."""
+        path, accepted = scope["path"], dict(scope["headers"]).get(b"accept-encoding", b"")
+        key = (path, b"br" in accepted)
+        found = self._files.get(key)
+        if found is None:
+            # Nothing else of a request matters: not its method, and no part of the file.
+            headers = [(b"accept-encoding", accepted)]
+            asked = {**scope, "method": "GET", "headers": headers}
+            start, body = await self._held(asked, receive)
+            found = Response(body, start["status"])
+            kept = next(how for begins, how in _KEPT.items() if path.startswith(begins))
+            found.raw_headers = [
+                *((name, value) for name, value in start["headers"] if name in _TOLD),
+                (b"content-length", b"%d" % len(body)),
+                (b"cache-control", kept if start["status"] == 200 else b"no-store"),
+            ]
+            if start["status"] == 200:
+                self._files[key] = found
+        await found(scope, receive, send)
+
+    async def _held(self, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
+        """Gradio's response, as a whole."""
         start: Message = {}
         parts: list[bytes] = []
 
@@ -189,10 +215,18 @@ class Door:
                 parts.append(message.get("body", b""))
 
         await self._app(scope, receive, hold)
+        return start, b"".join(parts)
+
+    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # As it is, so that it can be read here, and without links to what was once saved.
+        plain = [
+            (name, value) for name, value in scope["headers"] if name != b"accept-encoding"
+        ]
+        asked = {**scope, "headers": plain, "query_string": b"", "method": "GET"}
+        start, body = await self._held(asked, receive)
         nonce = secrets.token_urlsafe(16)
-        content = dressed(b"".join(parts).decode(), title=self._title, nonce=nonce)
         response = Response(
-            content,
+            dressed(body.decode(), title=self._title, nonce=nonce),
             start["status"],
             media_type="text/html",
             headers={
