@@ -35,7 +35,7 @@ APART = {
 }
 
 # Stages that are whole commands: they check their configuration.
-JOBS = ("preparation", "tuning", "training", "cluster")
+JOBS = ("preparation", "serving", "tuning", "training", "cluster")
 
 # What a server has that only predicts.
 PREDICTS = [

@@ -184,28 +184,32 @@ def test_a_bundle_that_is_none(tmp_path: Path) -> None:
 # --- what fails inside -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("broken", ["read", "answer", "encode"])
+@pytest.mark.parametrize("broken", ["read", "answer", "encode", "ItemPredictor.row"])
 def test_what_fails_inside_is_one_requests_alone(
     model: ServedModel,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     broken: str,
 ) -> None:
-    real = getattr(module, broken)
+    owner, _, name = broken.rpartition(".")
+    place = getattr(module, owner) if owner else module
+    real = getattr(place, name)
 
-    def fragile(first: Any, *rest: Any, **kwargs: Any) -> Any:
-        if "secret" in str(first) and "internal" not in str(first):
-            raise ValueError(f"what is {first}")
-        return real(first, *rest, **kwargs)
+    def fragile(*args: Any, **kwargs: Any) -> Any:
+        if "secret" in str(args) and "internal" not in str(args):
+            raise ValueError(f"what is {args}")
+        return real(*args, **kwargs)
 
-    monkeypatch.setattr(module, broken, fragile)
-    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["Rain"]}
+    monkeypatch.setattr(place, name, fragile)
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["secret"]}
     bad = json_request({"id": "secret", "inputs": [tensor]})
     found, tally = ask(model, json_request(GOOD), bad, json_request(GOOD))
     assert [status for status, _ in found] == [200, 500, 200]
     assert found[0][1]["label"] == found[2][1]["label"]
     assert found[1][1]["error"]["code"] == "internal"
-    assert tally.errors["internal"] == 1
+    assert tally.errors == Counter(internal=1)
+    assert tally.items == 2
+    assert tally.predict_seconds > 0
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert "ValueError in" in record.getMessage()
@@ -222,7 +226,7 @@ def test_an_explanation_that_fails(
     model = ServedModel(predictor=predictor, name="m", version="v", explainer=explainer)
     found, _ = ask(model, json_request(GOOD, explain=True), json_request(GOOD))
     assert [status for status, _ in found] == [500, 200]
-    assert "a prediction could not be explained: OSError in " in caplog.text
+    assert "a request could not be answered: OSError in " in caplog.text
     assert "secret" not in caplog.text
 
 

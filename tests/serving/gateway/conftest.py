@@ -35,7 +35,8 @@ def settings(tmp_path: Path) -> Callable[..., Settings]:
                 "paths": {"root": str(tmp_path)},
             }
         )
-        for key, value in {"port": 0, "upstream.pause": 0.01, **values}.items():
+        usual = {"port": 0, "upstream.pause": 0.01, "page.enabled": False}
+        for key, value in {**usual, **values}.items():
             OmegaConf.update(cfg, f"serve.gateway.{key}", value)
         made: Settings = instantiate(
             cfg.serve.gateway, _convert_="all", _execution_whitelist_=TARGETS

@@ -13,11 +13,14 @@ behave; `GET /control` tells what was asked of them.
     token    requests must carry it
     internal items answer with their own internal error
     short    answers have an item too few
+    answer   what predictions have instead of what is made up
+    thinking seconds before the explanation of a text, by the text
 """
 
 import asyncio
 import hashlib
 import json
+import re
 import sys
 from typing import Any
 
@@ -40,8 +43,10 @@ def predict(item: Any, version: str) -> dict[str, Any]:
         "truncated": len(text) > 1000,
         "threshold": 0.5,
         "positive": "real",
+        "band": 0.1,
         "model": "fakenews",
         "model_version": version,
+        **behaviour.get(version, behaviour.get("*", {})).get("answer", {}),
     }
 
 
@@ -102,6 +107,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: C901 its mo
             await answer(send, how["status"], {"code": how["status"], "message": "as asked"})
             return
     if kind == "explanations":
+        await asyncio.sleep(how.get("thinking", {}).get(content["text"], 0))
         await answer(send, 200, explain(content, version))
         return
     found = [predict(item, version) for item in content["inputs"]]
@@ -115,12 +121,22 @@ async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: C901 its mo
 
 
 def explain(content: Any, version: str) -> dict[str, Any]:
-    words = content["text"].split()
+    text = content["text"]
+    prediction = predict(content, version)
+    words = [
+        {
+            "text": found.group(),
+            "start": found.start(),
+            "end": found.end(),
+            "attribution": hashlib.sha256(found.group().encode()).digest()[0] / 128 - 1,
+        }
+        for found in re.finditer(r"\w+", text)
+    ]
     return {
-        "prediction": predict(content, version),
-        "target": "fake",
-        "words": [{"text": w, "start": 0, "end": len(w), "attribution": 0.1} for w in words],
-        "text": content["text"],
+        "prediction": prediction,
+        "target": prediction.get("label"),
+        "words": words,
+        "text": text,
         "completeness_error": 0.0,
     }
 

@@ -5,11 +5,13 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from fakenews.errors import ServingError
 from fakenews.serving.gateway.access import Access, read_keys
@@ -22,6 +24,7 @@ from fakenews.serving.gateway.prediction_log import PredictionLog
 from fakenews.serving.gateway.routing import Router
 from fakenews.serving.gateway.service import Gateway
 from fakenews.serving.gateway.settings import Settings
+from fakenews.serving.gateway.tables import TableScorer
 from fakenews.serving.gateway.upstream import KeySource, Upstream
 from fakenews.serving.state import abort_canary
 
@@ -88,7 +91,7 @@ async def run(
     gateway = assemble(settings, keys=keys, metrics=metrics)
     health = Health(gateway)
     app = Edge(
-        build(gateway, health),
+        build(gateway, health, wrap=partial(_with_page, gateway, access)),
         access=access,
         bounds=settings.bounds,
         metrics=metrics,
@@ -159,6 +162,15 @@ def assemble(
         else None,
         metrics=metrics,
     )
+
+
+def _with_page(gateway: Gateway, access: Access, app: FastAPI, scorer: TableScorer) -> FastAPI:
+    page = gateway.settings.page
+    if not page.enabled:
+        return app
+    from fakenews.serving.gateway.page import mount  # takes seconds
+
+    return mount(app, gateway=gateway, scorer=scorer, access=access, page=page)
 
 
 def _abort(folder: Path, version: str, reason: str) -> None:

@@ -5,10 +5,9 @@ texts -> checked -> routed -> remembered? -> batched -> TorchServe -> logged -> 
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from fakenews.serving import protocol
 from fakenews.serving.gateway.asking import Versions
@@ -21,7 +20,6 @@ from fakenews.serving.gateway.requests import Answer, requested, sendable
 from fakenews.serving.gateway.routing import Route, Router
 from fakenews.serving.gateway.settings import Settings
 from fakenews.serving.gateway.shadow import Shadow
-from fakenews.serving.gateway.tables import TableScorer
 from fakenews.serving.gateway.upstream import Upstream
 from fakenews.serving.protocol import Fault
 
@@ -71,16 +69,6 @@ class Gateway:
         self._lookups = asyncio.Semaphore(_LOOKUPS)
         self._explaining = 0
         self._explanations = asyncio.Semaphore(settings.upstream.explain_in_flight)
-
-        tables = settings.tables
-        self._tables = TableScorer(
-            predict=partial(self.predict, route="champion"),
-            text=tables.text,
-            columns=tables.columns,
-            chunk_rows=tables.chunk_rows,
-            concurrent=tables.concurrent,
-            most_bytes=settings.bounds.table_bytes,
-        )
 
     def start(self) -> None:
         """Begin to log."""
@@ -168,22 +156,25 @@ class Gateway:
             "model_version": versions.pop() if len(versions) == 1 else routes.champion,
         }
 
-    async def explain(self, item: Any) -> Answer:
+    async def explain(self, item: Any, *, predicted: bool = False) -> Answer:
         """Why a text is predicted as it is: what each word adds.
 
         Args:
             item: A text, or an object of a `text` and columns.
+            predicted: It was predicted just now, and is not to be logged and counted twice.
 
         Returns:
-            As the handler explains, with the prediction's `id`.
+            As the handler explains, with the prediction's `id` unless it was `predicted`.
 
         Raises:
             Problem: It cannot be answered, or the item cannot.
         """
         asked = requested({"inputs": [item]}, self.settings.bounds)
-        return await self.explain_item(asked.items[0])
+        return await self.explain_item(asked.items[0], predicted=predicted)
 
-    async def explain_item(self, item: protocol.Item | Fault) -> Answer:
+    async def explain_item(
+        self, item: protocol.Item | Fault, *, predicted: bool = False
+    ) -> Answer:
         """As `explain`, of an item that was read from a request."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.deadline
@@ -205,6 +196,8 @@ class Gateway:
             self._explaining -= 1
         if "error" in found:
             raise refused(found)
+        if predicted:
+            return found
         milliseconds = time.time_ns() // 1_000_000
         prediction = found["prediction"]
         record = Record(
@@ -217,24 +210,6 @@ class Gateway:
         logged = await self._note([record], deadline - loop.time())
         shown = {"id": record.id, **prediction, **({} if logged else {"logged": False})}
         return {**found, "prediction": shown}
-
-    def table(
-        self, file: BinaryIO, name: str, *, text: str | None = None
-    ) -> AsyncGenerator[bytes, None]:
-        """A table with the columns that predictions add, as CSV, piece by piece.
-
-        The champion predicts all of it. What is wrong with the table as a whole is raised
-        before the first piece; a row that cannot be answered says why in its `error`.
-
-        Args:
-            file: The table.
-            name: Of the file; its suffix decides the format.
-            text: Column of the text; None looks for a usual name.
-
-        Raises:
-            Problem: The table cannot be read, is too large, or nothing is answered.
-        """
-        return self._tables.score(file, name, text=text)
 
     async def feedback(
         self, identifier: str, verdict: Verdict, label: str | None = None

@@ -157,6 +157,33 @@ class Access:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Page:
+    """The page on which people ask.
+
+    Attributes:
+        enabled: Whether there is one.
+        title: Of it.
+        lead: A sentence under that.
+        label: Of the box for the text.
+        examples: Texts that can be tried.
+        report: Address of the latest monitoring report; None where there is none.
+        concurrent: Answers under way at once.
+        waiting: Questions that may wait for that; more are told to come again.
+        keep: Seconds for which a predicted table can be fetched.
+    """
+
+    enabled: bool
+    title: str
+    lead: str
+    label: str
+    examples: list[str]
+    report: str | None
+    concurrent: PositiveCount
+    waiting: PositiveCount
+    keep: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Of the whole gateway.
 
@@ -176,6 +203,7 @@ class Settings:
         log: The prediction log.
         tables: Uploaded tables.
         access: Who may ask.
+        page: On which people ask.
     """
 
     host: str
@@ -193,3 +221,4 @@ class Settings:
     log: Log
     tables: Tables
     access: Access
+    page: Page

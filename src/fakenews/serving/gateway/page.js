@@ -1,0 +1,86 @@
+// What Gradio does not do: examples, a sign of being busy, and plain words for lost connections.
+(() => {
+  const LOST = "The server cannot be reached. Check your connection, and try again.";
+  const BUSY = "Many people are asking just now. Try again in a moment.";
+  const LARGE = "The file is too large.";
+  const KEPT = "fakenews-text";
+  let lost = false;
+  const find = (selector) => document.querySelector(selector);
+
+  const setBusy = (busy) => {
+    for (const selector of ["#answer", "#check"]) {
+      find(selector)?.setAttribute("aria-busy", String(busy));
+    }
+  };
+
+  const tell = (message) => {
+    const place = find("#lost");
+    if (!place) return;
+    place.textContent = message;
+    place.hidden = !message;
+    if (message) place.scrollIntoView({ block: "nearest" });
+  };
+
+  const ask = () => {
+    tell("");
+    setBusy(true);
+  };
+
+  const write = (box, text) => {
+    box.value = text;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+
+  document.addEventListener("click", (event) => {
+    const example = event.target.closest?.(".example");
+    const box = find("#text textarea");
+    if (example && box) {
+      write(box, example.textContent);
+      // Gradio takes the new text over in its next turn.
+      setTimeout(() => find("#check")?.click());
+    }
+    if (event.target.closest?.("#check")) ask();
+  }, true);
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && event.target.matches?.("#text textarea")) {
+      ask();
+    }
+  }, true);
+
+  // Of Gradio's own messages only those can come that say that it was not answered.
+  const hear = (toast) => {
+    const said = toast.textContent ?? "";
+    const message = /busy|queue is full/i.test(said) ? BUSY : /size|large/i.test(said) ? LARGE : LOST;
+    lost ||= message === LOST;
+    tell(message);
+    setBusy(false);
+  };
+
+  // When the server is there again, Gradio loads the page anew.
+  addEventListener("pagehide", () => {
+    const typed = find("#text textarea")?.value;
+    if (lost && typed) sessionStorage.setItem(KEPT, typed);
+  });
+
+  const settle = (box) => {
+    box.dir = "auto";
+    const kept = box.closest("#text") && sessionStorage.getItem(KEPT);
+    if (!kept) return;
+    sessionStorage.removeItem(KEPT);
+    setTimeout(() => write(box, kept));
+  };
+
+  new MutationObserver((changes) => {
+    for (const { target, addedNodes } of changes) {
+      const element = target.nodeType === Node.ELEMENT_NODE ? target : target.parentElement;
+      if (element?.closest("#verdict [aria-live]")) setBusy(false);
+      for (const node of addedNodes) {
+        if (node.nodeType !== Node.ELEMENT_NODE) continue;
+        const toast = node.matches(".toast-body") ? node : node.querySelector(".toast-body");
+        if (toast) hear(toast);
+        node.querySelectorAll("textarea").forEach(settle);
+      }
+    }
+  }).observe(document, { childList: true, subtree: true, characterData: true });
+})();
