@@ -13,7 +13,8 @@ import torch
 
 from fakenews.predictor import Predictor
 
-# Of those tried, what gave most requests per second; 0 polls with a core of its own.
+# Seconds that a batch is waited for. A lone client waits as long; without any, LitServe asks
+# its queue again and again, on a core that the model needs.
 _BATCH_TIMEOUT = 0.005
 
 

@@ -1,6 +1,7 @@
 """Our own servers, started and filled by its own commands."""
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -75,7 +76,8 @@ class Deployment:
     def _start(self) -> None:
         setup = self._setup
         archive = setup.archive(self._way.features, self._way.engine)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
         overrides = [
             f"serve.dir={self.folder}",
             *(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,7 +76,6 @@ class MLflow(Server):
     def start(self) -> None:
         """See `Server`."""
         model = self.folder / "model"
-        shutil.rmtree(model, ignore_errors=True)
         run(
             [
                 *(sys.executable, str(HERE / "serving_mlflow.py")),
@@ -116,7 +114,6 @@ class Pipeline(Server):
 
     def start(self) -> None:
         """See `Server`."""
-        # Always anew: it takes a second, and the bundle may be another.
         self._script("make", self.bundle)
         self.launch(
             [*self._command("serve"), str(self.port), str(self.setup.threads)],
@@ -147,8 +144,8 @@ class Example(Server):
     def start(self) -> None:
         """See `Server`."""
         store = self.folder / "model_store"
-        store.mkdir(exist_ok=True)
-        (self.folder / "tmp").mkdir(exist_ok=True)
+        store.mkdir()
+        (self.folder / "tmp").mkdir()
         run(
             [
                 *(sys.executable, "-m", "model_archiver.model_packaging"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -122,7 +123,9 @@ class Server:
         self.setup = setup
         self.port = free_port()
         self.folder = setup.folder / "ways" / way.name.replace("/", "-")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        # What a run left that was killed would be taken for a server that runs.
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
         self.log = self.folder / "log.txt"
 
     @property

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from fakenews.engines import Engine
 from fakenews.errors import BundleError
 from fakenews.predictor import Predictor
 from fakenews.serving import model as module
@@ -228,6 +229,33 @@ def test_an_explanation_that_fails(
     assert [status for status, _ in found] == [500, 200]
     assert "a request could not be answered: OSError in " in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_beside_an_exported_engine_the_network_is_loaded_to_explain(
+    fusion_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Exported:
+        def __init__(self, engine: Engine) -> None:
+            self.run = engine.run
+
+    real = Predictor.load
+    engines = []
+
+    def load_predictor(bundle: Path, **settings: Any) -> Predictor:
+        engines.append(settings["engine"])
+        predictor = real(bundle, **settings)
+        if settings["engine"] is None:
+            predictor.engine = Exported(predictor.engine)
+        return predictor
+
+    monkeypatch.setattr(Predictor, "load", load_predictor)
+    model = load(fusion_bundle)
+    ask(model, json_request(GOOD))
+    assert engines == [None]
+    for _ in range(2):
+        ((status, found),), _ = ask(model, json_request(GOOD, explain=True))
+        assert (status, found["text"]) == (200, GOOD["text"])
+        assert engines == [None, "torch"]
 
 
 def test_the_explainer_is_loaded_once(fusion_bundle: Path) -> None:

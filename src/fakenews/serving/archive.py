@@ -31,6 +31,22 @@ _REQUIREMENTS = "requirements.txt"
 _VERSION_DIGITS = 12
 # The earliest that a zip can say.
 _TIME = (1980, 1, 1, 0, 0, 0)
+# What the handler imports, as far as it is installed.
+_PACKAGES = (
+    "fakenews",
+    "captum",
+    "ftfy",
+    "numpy",
+    "onnxruntime",
+    "pandas",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "spacy",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
 # Of the reference rows: what training texts could be read from, and what drift alone needs.
 _TEXT_ARRAYS = ("input_ids", "offsets")
 
