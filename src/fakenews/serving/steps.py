@@ -8,6 +8,7 @@ from pathlib import Path
 from fakenews.errors import FakeNewsError, ServingError
 from fakenews.serving.holding import holding
 from fakenews.serving.state import State, change_state, read_state
+from fakenews.serving.store import remove
 from fakenews.serving.versions import Versions
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class Step:
         self.before = before
         self.begun = False
         self.done = False
-        self.copied: Path | None = None
+        self.copied: str | None = None
 
 
 class Steps:
@@ -139,7 +140,7 @@ class Steps:
         strays = self._versions.registered().keys() - state.workers.keys()
         self._versions.restore(state, drain=bool(strays & self._routed))
         if step.copied is not None:
-            step.copied.unlink(missing_ok=True)
+            remove(self._store, step.copied)
 
     def tidy(self, step: Step, state: State) -> State:
         """End the versions that a state does not have, and remove their archives.
@@ -156,5 +157,5 @@ class Steps:
         strays = self._versions.registered().keys() - state.workers.keys()
         self._versions.end(strays, drain=True)
         for version in step.before.versions.keys() - state.versions.keys():
-            (self._store / step.before.versions[version].archive).unlink(missing_ok=True)
+            remove(self._store, step.before.versions[version].archive)
         return state

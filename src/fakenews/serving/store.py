@@ -1,7 +1,8 @@
 """Archives, and the model store that TorchServe takes them from.
 
 TorchServe registers whatever file it is given: one that is no archive becomes version 1.0,
-and its worker fails for minutes. So archives are looked into before.
+and its worker fails for minutes. So archives are looked into before. And they are unpacked
+here: TorchServe would do it in a thread that answers requests, which wait for it.
 """
 
 import hashlib
@@ -9,12 +10,13 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from fakenews.errors import ServingError
 
@@ -99,14 +101,59 @@ def put(archive: Archive, store: Path) -> bool:
     store.mkdir(parents=True, exist_ok=True)
     temporary = store / f".{archive.file}.{os.getpid()}"
     try:
-        with archive.path.open("rb") as source, temporary.open("wb") as copy:
-            shutil.copyfileobj(source, copy, 1 << 20)
-            copy.flush()
-            os.fsync(copy.fileno())
+        with archive.path.open("rb") as source:
+            _write(source, temporary)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
     return True
+
+
+def unpack(store: Path, file: str) -> str:
+    """Unpack an archive of a store beside it, unless it is; whole or not at all.
+
+    Args:
+        store: The model store.
+        file: Name of the archive.
+
+    Returns:
+        Name of the folder, which TorchServe takes for an archive.
+
+    Raises:
+        ServingError: There is no such archive.
+    """
+    folder = file.removesuffix(".mar")
+    if (store / folder).is_dir():
+        return folder
+    with tempfile.TemporaryDirectory(prefix=f".{folder}.", dir=store) as temporary:
+        place = Path(temporary) / folder
+        try:
+            with zipfile.ZipFile(store / file) as content:
+                for member in content.infolist():
+                    if not member.is_dir():
+                        with content.open(member) as source:
+                            _write(source, place / member.filename)
+        except FileNotFoundError as error:
+            raise ServingError(
+                f"{store / file} is missing: copy it back, or undeploy its version and deploy "
+                "another"
+            ) from error
+        place.rename(store / folder)
+    return folder
+
+
+def remove(store: Path, file: str) -> None:
+    """Remove an archive from a store, and what was unpacked of it."""
+    shutil.rmtree(store / file.removesuffix(".mar"), ignore_errors=True)
+    (store / file).unlink(missing_ok=True)
+
+
+def _write(source: IO[bytes], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)
+        copy.flush()
+        os.fsync(copy.fileno())
 
 
 def _faults(content: zipfile.ZipFile) -> Iterator[str]:

@@ -83,11 +83,11 @@ class Keeper:
             pause, since = min(pause * 2, _LONGEST), time.monotonic()
             try:
                 self._begin()
-            except FakeNewsError as error:
-                log.error("%s", error)  # noqa: TRY400 one line says it
-                self._end()
-            except Exception:
-                log.exception("%s cannot be started", self._name)
+            except Exception as error:
+                if not self._stopping.is_set():
+                    # One line says a mistake; a bug needs more.
+                    traced = not isinstance(error, FakeNewsError)
+                    log.error("%s cannot start: %s", self._name, error, exc_info=traced)  # noqa: TRY400
                 self._end()
             else:
                 log.info("%s answers again", self._name)

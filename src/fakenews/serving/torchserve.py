@@ -6,7 +6,7 @@ FOLDER/torchserve/            working directory, which nobody else may read:
     log4j2.xml                a copy, as are its settings of metrics
     key_file.json             its keys
     logs/                     console.log, ts_log.log, model_log.log
-    tmp/                      unpacked archives, sockets of workers; emptied at each start
+    tmp/                      sockets of workers; emptied at each start
 """
 
 import contextlib

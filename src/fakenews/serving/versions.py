@@ -12,6 +12,7 @@ from fakenews.errors import ServingError
 from fakenews.serving.keys import Refused
 from fakenews.serving.management import Management, Registered
 from fakenews.serving.state import State
+from fakenews.serving.store import unpack
 
 log = logging.getLogger(__name__)
 
@@ -129,20 +130,14 @@ class Versions:
         # The champion first: nobody is answered without.
         order = sorted(state.workers, key=lambda version: version != state.champion)
         for version in order:
-            archive = state.versions[version].archive
-            if not (self._store / archive).is_file():
-                raise ServingError(
-                    f"{self._store / archive} is missing, which version {version} is in: copy "
-                    "it back, or undeploy and deploy another"
-                )
-            self.start(version, archive, state.workers[version])
+            self.start(version, state.versions[version].archive, state.workers[version])
         if state.champion is not None:
             self.set_default(state.champion)
         self.end(self.registered().keys() - state.workers.keys(), drain=drain)
 
     def _register(self, version: str, archive: str) -> Registered:
         try:
-            self._client.register(self._name, archive)
+            self._client.register(self._name, unpack(self._store, archive))
         except Refused as error:
             # Somebody else was faster.
             if error.status != 409:

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from fakenews.config import CONF, TARGETS
 from fakenews.serving.gateway.access import Access, read_keys
-from fakenews.serving.gateway.server import Server, listen, run
+from fakenews.serving.gateway.server import Server, listen, loop_factory, run
 from fakenews.serving.gateway.settings import Settings
 from fakenews.serving.state import Canary, State, Version, change_state
 
@@ -194,7 +194,8 @@ def running(settings: Settings, **options: Any) -> Iterator[Running]:
     def work() -> None:
         options.setdefault("keys", None)
         try:
-            asyncio.run(run(settings, listening, access, started=begin, **options))
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                runner.run(run(settings, listening, access, started=begin, **options))
         except BaseException as error:
             problems.append(error)
             raise

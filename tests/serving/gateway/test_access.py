@@ -105,7 +105,9 @@ def test_rates_are_of_a_key_or_of_an_address(start: Start, keys_file: Path) -> N
 def test_rates_without_keys(start: Start) -> None:
     gateway = start({"access.rate": "2/minute", "access.proxies": ["127.0.0.1"]})
     statuses = [
-        gateway.post("/predict", {"text": "a"}, headers={"x-forwarded-for": address}).status_code
+        gateway.post(
+            "/predict", {"text": "a"}, headers={"x-forwarded-for": address}
+        ).status_code
         for address in ("2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1")
     ]
     assert statuses == [200, 200, 429, 200]

@@ -1,10 +1,12 @@
 """The API as programs use it, over a real socket."""
 
+import contextlib
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -279,26 +281,29 @@ def test_deadlines(start: Start, stand_in: "StandIn") -> None:
 
 def test_who_goes_away_leaves_the_queue(start: Start, stand_in: "StandIn") -> None:
     gateway = start({"batching.batch_items": 1, "batching.in_flight": 1})
-    stand_in.behave(any={"delay": 0.4})
-    url = str(gateway.client.base_url)
-
-    def ask(text: str, seconds: float) -> None:
-        try:
-            httpx.post(f"{url}/predict", json={"text": text}, timeout=seconds)
-        except httpx.ReadTimeout:
-            pass
-
-    waiting = [threading.Thread(target=ask, args=("first", 5))]
-    waiting += [threading.Thread(target=ask, args=(f"gone {n}", 0.2)) for n in range(5)]
-    for thread in waiting:
-        thread.start()
-        time.sleep(0.01)
-    for thread in waiting:
-        thread.join()
-    assert gateway.metric('fakenews_queue_items{model_version="v1"}') == 0
-    time.sleep(0.5)
+    stand_in.behave(any={"delay": 4})
+    url = gateway.client.base_url
+    gone = 'fakenews_requests_total{path="/predict",status="499"}'
+    first = threading.Thread(target=gateway.predict, args=("first",))
+    first.start()
+    wait(lambda: len(stand_in.asked()) == 1)
+    for number in range(5):
+        content = b'{"text": "gone %d"}' % number
+        with socket.create_connection((url.host, url.port)) as connection:
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(content) + content)
+            time.sleep(0.05)
+    with httpx.Client(base_url=url) as other:
+        wait(lambda: f"{gone} 5.0" in other.get("/metrics").text)
+        assert 'fakenews_queue_items{model_version="v1"} 0.0' in other.get("/metrics").text
+    first.join()
     assert len(stand_in.asked()) == 1
-    assert gateway.metric('fakenews_requests_total{path="/predict",status="499"}') == 5
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_full_queue_says_when_to_come_again(start: Start, stand_in: "StandIn") -> None:
@@ -324,3 +329,28 @@ def test_a_full_queue_says_when_to_come_again(start: Start, stand_in: "StandIn")
         if answer.status_code == 503:
             assert answer.json()["error"]["code"] == "overloaded"
             assert 1 <= int(answer.headers["retry-after"]) <= 60
+
+
+@pytest.mark.parametrize("small_disk", ["1m"], indirect=True)
+def test_a_full_disk_stops_no_answer(
+    start: Start, deploy: Callable[..., None], small_disk: Path, tmp_path: Path
+) -> None:
+    deploy()
+    (tmp_path / "deployment" / "predictions").symlink_to(small_disk)
+    gateway = start({"log.text": True})
+    assert "logged" not in gateway.predict("a")[0]
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    found = [gateway.predict(f"{n} " + "x" * 5000)[0] for n in range(4)]
+    assert all(answer["label"] for answer in found)
+    assert found[-1]["logged"] is False
+    ready = gateway.client.get("/health/ready")
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+    assert "No space left on device" in ready.json()["reasons"][0]
+    assert gateway.metric("fakenews_log_failures_total") >= 1
+    ballast.unlink()
+    assert "logged" not in gateway.predict("b")[0]
+    assert gateway.client.get("/health/ready").json()["status"] == "ok"
+    gateway.stop()

@@ -21,7 +21,9 @@ class Model:
         self.asked.append([item["text"] for item in items])
         await self.gate.wait()
         return [
-            {"error": {"code": "empty_text"}} if item["text"] == "bad" else {"label": item["text"]}
+            {"error": {"code": "empty_text"}}
+            if item["text"] == "bad"
+            else {"label": item["text"]}
             for item in items
         ]
 
@@ -32,7 +34,9 @@ def texts(*given: str) -> list[Item]:
 
 def cache(size: int = 10) -> tuple[AnswerCache, list[tuple[int, int]]]:
     seen: list[tuple[int, int]] = []
-    return AnswerCache(size=size, observe=lambda hits, misses: seen.append((hits, misses))), seen
+    return AnswerCache(
+        size=size, observe=lambda hits, misses: seen.append((hits, misses))
+    ), seen
 
 
 def test_what_is_known_is_not_asked_again() -> None:

@@ -1,6 +1,7 @@
 """The prediction log: what was answered is written, whatever happens."""
 
 import asyncio
+import contextlib
 import json
 import os
 import threading
@@ -20,7 +21,13 @@ from fakenews.serving.gateway.ids import made_at, new_id
 from fakenews.serving.gateway.prediction_log import PredictionLog, Record
 from fakenews.serving.gateway.segments import SCHEMA, find, left_over, open_segment, seal
 
-TEXTS = ["Minister opens 3 hospitals", "  No\tnumbers \n here ", "٣ digits", "½ and ², none", "a"]
+TEXTS = [
+    "Minister opens 3 hospitals",
+    "  No\tnumbers \n here ",
+    "٣ digits",
+    "½ and ², none",
+    "a",
+]
 
 
 def record(text: str = "a text", milliseconds: int | None = None, **columns: Any) -> Record:
@@ -254,7 +261,7 @@ def test_a_full_disk_is_told_and_outlived(small_disk: Path) -> None:
     log = make(folder, text=True, failed=failures.append)
     assert write(log, [record("before")]) == [True]
     ballast = small_disk / "ballast"
-    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(b"x" * 4096)
     given = [[record("x" * 3000)] for _ in range(10)]

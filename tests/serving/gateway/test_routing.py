@@ -91,9 +91,7 @@ def test_nothing_deployed(start: Start, deploy: Deploy) -> None:
 # --- canaries ----------------------------------------------------------------------------
 
 
-def test_a_canary_answers_its_share_and_is_logged_as_one(
-    start: Start, deploy: Deploy
-) -> None:
+def test_a_canary_answers_its_share_and_is_logged_as_one(start: Start, deploy: Deploy) -> None:
     deploy(canary="v2", share=0.25)
     gateway = start()
     found = versions(gateway)

@@ -68,7 +68,7 @@ def test_keys_that_are_not_there_yet(start: Start) -> None:
 def test_what_fails_sometimes_is_asked_again(
     start: Start, stand_in: "StandIn", how: dict[str, Any]
 ) -> None:
-    gateway = start({"batching.batch_items": 1})
+    gateway = start({"batching.batch_items": 1, "batching.in_flight": 1})
     stand_in.behave(any={**how, "every": 2})
     assert all("id" in answer for answer in gateway.predict(*map(str, range(20))))
 

@@ -30,7 +30,6 @@ from fakenews.serving.gateway.schemas import (
 )
 from fakenews.serving.gateway.schemas import Health as HealthAnswer
 from fakenews.serving.gateway.service import Gateway, refused
-from fakenews.serving.gateway.tables import TableScorer
 
 T = TypeVar("T")
 
@@ -54,7 +53,7 @@ def build(
     gateway: Gateway,
     health: Health,
     *,
-    wrap: Callable[[FastAPI, TableScorer], Any] = lambda app, _: app,
+    wrap: Callable[[Any], Any] = lambda app: app,
 ) -> Any:
     """The ASGI application.
 
@@ -62,7 +61,6 @@ def build(
         gateway: Answers.
         health: Of it.
         wrap: Puts another application around the API, as a page is; the API comes first.
-            It shares what predicts tables, and so its limits.
     """
 
     @asynccontextmanager
@@ -86,11 +84,10 @@ def build(
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _internal)
     _add_predictions(app, gateway)
-    scorer = _table_scorer(gateway)
-    _add_tables(app, scorer)
+    _add_tables(app, gateway)
     _add_feedback(app, gateway)
     _add_operations(app, gateway, health)
-    return wrap(app, scorer)
+    return wrap(app)
 
 
 def _add_predictions(app: FastAPI, gateway: Gateway) -> None:
@@ -104,9 +101,9 @@ def _add_predictions(app: FastAPI, gateway: Gateway) -> None:
         openapi_extra=_json_body(predict_schema(bounds.characters, bounds.items)),
     )
     async def predict(request: Request) -> Response:
-        items, single = requested(await _json(request, bounds.depth), bounds)
-        found = await _attended(request, gateway.predict(items))
-        if single:
+        asked = requested(await _json(request), bounds)
+        found = await _attended(request, gateway.answer(asked.items))
+        if asked.shape == "one":
             if "error" in found[0]:
                 raise refused(found[0])
             return _answer(found[0])
@@ -119,25 +116,13 @@ def _add_predictions(app: FastAPI, gateway: Gateway) -> None:
         openapi_extra=_json_body(item_schema(bounds.characters)),
     )
     async def explain(request: Request) -> Response:
-        items, single = requested(await _json(request, bounds.depth), bounds)
-        if not single:
+        asked = requested(await _json(request), bounds)
+        if asked.shape != "one":
             raise Problem(400, "unknown_shape", "explanations are of one text at a time")
-        return _answer(await _attended(request, gateway.explain(items[0])))
+        return _answer(await _attended(request, gateway.explain_item(asked.items[0])))
 
 
-def _table_scorer(gateway: Gateway) -> TableScorer:
-    tables = gateway.settings.tables
-    return TableScorer(
-        predict=lambda items: gateway.predict(items, route="champion"),
-        text=tables.text,
-        columns=tables.columns,
-        chunk_rows=tables.chunk_rows,
-        concurrent=tables.concurrent,
-        most_bytes=gateway.settings.bounds.table_bytes,
-    )
-
-
-def _add_tables(app: FastAPI, scorer: TableScorer) -> None:
+def _add_tables(app: FastAPI, gateway: Gateway) -> None:
     @app.post(
         TABLES,
         summary="Predict a table",
@@ -160,7 +145,7 @@ def _add_tables(app: FastAPI, scorer: TableScorer) -> None:
             file, text = form.get("file"), form.get("text")
             if not isinstance(file, UploadFile):
                 raise Problem(422, "no_file", "the form has no file: curl -F file=@FILE")
-            pieces = scorer.score(
+            pieces = gateway.table(
                 file.file,
                 file.filename or "table.csv",
                 text=text if isinstance(text, str) and text else None,
@@ -189,7 +174,7 @@ def _add_feedback(app: FastAPI, gateway: Gateway) -> None:
         openapi_extra=_json_body(FEEDBACK),
     )
     async def feedback(request: Request) -> Response:
-        content = await _json(request, gateway.settings.bounds.depth)
+        content = await _json(request)
         if not isinstance(content, dict):
             raise Problem(400, "unknown_shape", 'send an object: {"id": ..., "verdict": ...}')
         for name in content:
@@ -262,15 +247,14 @@ def _content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _json(request: Request, depth: int) -> Any:
+async def _json(request: Request) -> Any:
     kind = _content_type(request)
     # Other types may be sent by any page of any site, to this machine too.
     if kind != "application/json" and not (
         kind.startswith("application/") and kind.endswith("+json")
     ):
         raise Problem(415, "wrong_type", "send JSON, with Content-Type: application/json")
-    body = await request.body()
-    return read_json(body, depth=depth)
+    return read_json(await request.body())
 
 
 async def _attended(request: Request, work: Awaitable[T]) -> T:

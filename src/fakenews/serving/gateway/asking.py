@@ -50,7 +50,7 @@ class Versions:
         return sum(lane.waiting for lane in self._lanes.values())
 
     async def close(self) -> None:
-        """Wait for what is under way."""
+        """Leave what is under way: nobody waits for it any more."""
         for lane in self._lanes.values():
             await lane.close()
         if self._telling is not None:

@@ -109,7 +109,9 @@ class Lane:
         return min(float(math.ceil(self.waiting / self._rate)) or 1.0, _LONGEST_RETRY)
 
     async def close(self) -> None:
-        """Wait for what is under way."""
+        """Leave what is under way: nobody waits for it any more."""
+        for task in self._under_way:
+            task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     def _leave(self, job: _Job) -> None:

@@ -24,7 +24,6 @@ from fakenews.serving.gateway.prediction_log import PredictionLog
 from fakenews.serving.gateway.routing import Router
 from fakenews.serving.gateway.service import Gateway
 from fakenews.serving.gateway.settings import Settings
-from fakenews.serving.gateway.tables import TableScorer
 from fakenews.serving.gateway.upstream import KeySource, Upstream
 from fakenews.serving.state import abort_canary
 
@@ -60,11 +59,11 @@ def serve(
         trusted_hosts=settings.access.trusted_hosts,
     )
     listening = listen(settings.host, settings.port)
-    address = _address(*listening.getsockname()[:2])
+    address = shown_address(*listening.getsockname()[:2])
     sys.setswitchinterval(_SWITCH)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    with asyncio.Runner(loop_factory=_loop()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(
             run(settings, listening, access, keys=keys, started=lambda _: ready(address))
         )
@@ -91,7 +90,7 @@ async def run(
     gateway = assemble(settings, keys=keys, metrics=metrics)
     health = Health(gateway)
     app = Edge(
-        build(gateway, health, wrap=partial(_with_page, gateway, access)),
+        build(gateway, health, wrap=partial(_with_page, gateway)),
         access=access,
         bounds=settings.bounds,
         metrics=metrics,
@@ -164,13 +163,13 @@ def assemble(
     )
 
 
-def _with_page(gateway: Gateway, access: Access, app: FastAPI, scorer: TableScorer) -> FastAPI:
+def _with_page(gateway: Gateway, app: FastAPI) -> FastAPI:
     page = gateway.settings.page
     if not page.enabled:
         return app
     from fakenews.serving.gateway.page import mount  # takes seconds
 
-    return mount(app, gateway=gateway, scorer=scorer, access=access, page=page)
+    return mount(app, gateway=gateway, page=page)
 
 
 def _abort(folder: Path, version: str, reason: str) -> None:
@@ -241,13 +240,14 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _address(host: str, port: int) -> str:
+def shown_address(host: str, port: int) -> str:
+    """URL by which this machine reaches an address."""
     if host in ("0.0.0.0", "::"):  # noqa: S104 it is only shown
         host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _loop() -> Any:
+def loop_factory() -> Any:
     """The quicker event loop, where it is installed."""
     try:
         import uvloop

@@ -5,21 +5,25 @@ texts -> checked -> routed -> remembered? -> batched -> TorchServe -> logged -> 
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from fakenews.serving import protocol
 from fakenews.serving.gateway.asking import Versions
 from fakenews.serving.gateway.feedback import Feedback, RecentIds, Verdict
 from fakenews.serving.gateway.ids import new_id
 from fakenews.serving.gateway.metrics import Metrics
 from fakenews.serving.gateway.prediction_log import PredictionLog, Record
-from fakenews.serving.gateway.problems import Problem, error_body, overloaded, too_late
-from fakenews.serving.gateway.requests import Answer, BadItem, Item, checked
+from fakenews.serving.gateway.problems import Problem, overloaded, too_late
+from fakenews.serving.gateway.requests import Answer, requested, sendable
 from fakenews.serving.gateway.routing import Route, Router
 from fakenews.serving.gateway.settings import Settings
 from fakenews.serving.gateway.shadow import Shadow
+from fakenews.serving.gateway.tables import TableScorer
 from fakenews.serving.gateway.upstream import Upstream
+from fakenews.serving.protocol import Fault
 
 # Of feedback at once: what is older is looked up in files.
 _LOOKUPS = 4
@@ -68,6 +72,16 @@ class Gateway:
         self._explaining = 0
         self._explanations = asyncio.Semaphore(settings.upstream.explain_in_flight)
 
+        tables = settings.tables
+        self._tables = TableScorer(
+            predict=partial(self.predict, route="champion"),
+            text=tables.text,
+            columns=tables.columns,
+            chunk_rows=tables.chunk_rows,
+            concurrent=tables.concurrent,
+            most_bytes=settings.bounds.table_bytes,
+        )
+
     def start(self) -> None:
         """Begin to log."""
         if self.log is not None:
@@ -77,7 +91,7 @@ class Gateway:
         """End what is under way, and write down what was predicted."""
         await self._shadow.close()
         await self.versions.close()
-        await self._upstream.close()
+        self._upstream.close()
         if self.log is not None:
             await asyncio.to_thread(self.log.close)
 
@@ -95,12 +109,22 @@ class Gateway:
             could not be logged has `logged` false.
 
         Raises:
-            Problem: Nothing could be answered: too much waits, the model server does not
-                answer, or the time is over.
+            Problem: Nothing could be answered: too much is asked or waits, the model server
+                does not answer, or the time is over.
         """
+        asked = requested({"inputs": list(items)}, self.settings.bounds)
+        return await self.answer(asked.items, route=route)
+
+    async def answer(
+        self, items: Sequence[protocol.Item | Fault], *, route: Route | None = None
+    ) -> list[Answer]:
+        """As `predict`, of items that were read from a request."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.deadline
-        answers, sound = self._check(items)
+        sound, faults = sendable(items, self.settings.bounds)
+        for fault in faults.values():
+            self.metrics.item_errors.labels(fault.code).inc()
+        answers = [faults[n].to_json() if n in faults else {} for n in range(len(items))]
         if not sound:
             return answers
         try:
@@ -133,19 +157,6 @@ class Gateway:
             self._shadow.copy(shadow, [r for r in records if r.route == "champion"])
         return answers
 
-    def _check(self, items: Sequence[Any]) -> tuple[list[Answer], dict[int, Item]]:
-        """The errors of bad items, each in its place, and the others by theirs."""
-        answers: list[Answer] = []
-        sound: dict[int, Item] = {}
-        for place, item in enumerate(items):
-            try:
-                sound[place] = checked(item, self.settings.bounds)
-                answers.append({})
-            except BadItem as bad:
-                self.metrics.item_errors.labels(bad.code).inc()
-                answers.append(error_body(bad.code, bad.message))
-        return answers, sound
-
     def many(self, answers: Sequence[Answer]) -> Answer:
         """Answers of one request together, as the API gives them."""
         versions = {answer["model_version"] for answer in answers if "id" in answer}
@@ -170,13 +181,20 @@ class Gateway:
         Raises:
             Problem: It cannot be answered, or the item cannot.
         """
+        asked = requested({"inputs": [item]}, self.settings.bounds)
+        return await self.explain_item(asked.items[0], predicted=predicted)
+
+    async def explain_item(
+        self, item: protocol.Item | Fault, *, predicted: bool = False
+    ) -> Answer:
+        """As `explain`, of an item that was read from a request."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.deadline
-        try:
-            sound = checked(item, self.settings.bounds)
-        except BadItem as bad:
-            self.metrics.item_errors.labels(bad.code).inc()
-            raise refused(error_body(bad.code, bad.message)) from None
+        found_sound, faults = sendable([item], self.settings.bounds)
+        for fault in faults.values():
+            self.metrics.item_errors.labels(fault.code).inc()
+            raise refused(fault.to_json())
+        sound = found_sound[0]
         most = self.settings.upstream.explain_in_flight + self.settings.upstream.explain_queue
         if self._explaining >= most:
             raise overloaded(1)
@@ -204,6 +222,24 @@ class Gateway:
         logged = await self._note([record], deadline - loop.time())
         shown = {"id": record.id, **prediction, **({} if logged else {"logged": False})}
         return {**found, "prediction": shown}
+
+    def table(
+        self, file: BinaryIO, name: str, *, text: str | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """A table with the columns that predictions add, as CSV, piece by piece.
+
+        The champion predicts all of it. What is wrong with the table as a whole is raised
+        before the first piece; a row that cannot be answered says why in its `error`.
+
+        Args:
+            file: The table.
+            name: Of the file; its suffix decides the format.
+            text: Column of the text; None looks for a usual name.
+
+        Raises:
+            Problem: The table cannot be read, is too large, or nothing is answered.
+        """
+        return self._tables.score(file, name, text=text)
 
     async def feedback(
         self, identifier: str, verdict: Verdict, label: str | None = None

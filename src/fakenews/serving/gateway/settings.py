@@ -142,8 +142,8 @@ class Access:
             environment variable FAKENEWS_API_KEYS, between commas, are added.
         open_page: Whether the page needs no key.
         open_metrics: Whether the metrics need no key.
-        rate: Requests that a key, or an address without one, may send, as in `600/minute`;
-            None for any number.
+        rate: Requests that a key, or an address without one, may send, those of the page
+            included, as in `600/minute`; None for any number.
         trusted_hosts: Names by which the server may be called; `*` for any.
         proxies: Addresses whose X-Forwarded-For is believed.
     """

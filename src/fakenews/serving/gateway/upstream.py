@@ -5,17 +5,19 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import httpx
 import orjson
 
 from fakenews.errors import ServingError
+from fakenews.serving.gateway.connections import Connections, Response
 from fakenews.serving.gateway.problems import UpstreamProblem, error_body
 from fakenews.serving.gateway.requests import Answer, Item
 
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 20
-# Of connections, beside those of batches: explanations, shadows, health.
+# A worker that died under a batch is one; a batch under which workers die is several.
+_FAILURES = 3
+# Connections that are kept.
 _CONNECTIONS = 100
 _UNREACHABLE = "the model server cannot be reached: ask again later"
 _BUSY = "the model server is busy: ask again later"
@@ -58,17 +60,11 @@ class Upstream:
         self._pause = pause
         self._observe = observe
         self._refreshing: asyncio.Future[None] | None = None
-        self._client = httpx.AsyncClient(
-            base_url=address,
-            timeout=None,  # noqa: S113 each request has its own
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=_CONNECTIONS),
-            trust_env=False,  # TorchServe is not behind a proxy
-            verify=address.startswith("https:"),  # certificates take time to load
-        )
+        self._connections = Connections(address=address, idle=_CONNECTIONS)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        self._connections.close()
 
     async def predict(
         self, name: str, version: str, items: Sequence[Item], deadline: float
@@ -110,6 +106,7 @@ class Upstream:
         loop = asyncio.get_running_loop()
         pause = self._pause
         refused: str | None = None
+        failures = 0
         while True:
             key: str | None = None
             try:
@@ -121,8 +118,10 @@ class Upstream:
                     refused = key
                     await self._refresh(key)
                     continue
-                # What would be too late anyway is answered now.
-                if problem.kind in ("timeout", "refused") or loop.time() + pause >= deadline:
+                failures += problem.kind == "failed"
+                # What would be too late anyway, or fail again, is answered now.
+                hopeless = problem.kind in ("timeout", "refused") or failures > _FAILURES
+                if hopeless or loop.time() + pause >= deadline:
                     raise
             await asyncio.sleep(pause)
             pause = min(pause * 2, self._pause * _LONGEST_PAUSE)
@@ -137,27 +136,27 @@ class Upstream:
             raise UpstreamProblem("unreachable", _UNREACHABLE) from None
 
     async def _once(self, path: str, body: bytes, key: str | None, seconds: float) -> Any:
-        headers = {"content-type": "application/json"}
+        headers = {"Content-Type": "application/json"}
         if key is not None:
-            headers["authorization"] = f"Bearer {key}"
+            headers["Authorization"] = f"Bearer {key}"
         try:
             async with asyncio.timeout(max(seconds, 0)):
-                response = await self._client.post(path, content=body, headers=headers)
+                response = await self._connections.post(path, body, headers)
         except TimeoutError:
             raise UpstreamProblem("timeout", _BUSY) from None
-        except httpx.HTTPError as error:
+        except OSError as error:
             log.debug("%s: %r", path, error)
             raise UpstreamProblem("unreachable", _UNREACHABLE) from None
-        if response.status_code in (200, 422):  # 422: of the one item asked about
+        if response.status in (200, 422):  # 422: of the one item asked about
             try:
                 return orjson.loads(response.content)
             except orjson.JSONDecodeError:
                 raise UpstreamProblem("failed", _FAILED) from None
-        raise _problem(response)
+        raise _problem(path, response)
 
     async def _refresh(self, refused: str | None) -> None:
         """Get new keys; those who ask at the same time share them."""
-        if self._keys is None:
+        if self._keys is None or self._key() != refused:
             return
         if self._refreshing is None:
             work = asyncio.to_thread(self._keys.refresh, refused=refused)
@@ -189,10 +188,10 @@ def _sound(answer: Any) -> bool:
     )
 
 
-def _problem(response: httpx.Response) -> UpstreamProblem:
-    status = response.status_code
+def _problem(path: str, response: Response) -> UpstreamProblem:
+    status = response.status
     # A key that is wrong or has expired is answered with 400.
-    if status in (400, 401, 403) and "InvalidKey" in response.text[:1000]:
+    if status in (400, 401, 403) and b"InvalidKey" in response.content[:1000]:
         return UpstreamProblem(
             "refused", "the model server refuses the gateway: its keys expired"
         )
@@ -200,5 +199,5 @@ def _problem(response: httpx.Response) -> UpstreamProblem:
         return UpstreamProblem("unknown_model", _ABSENT)
     if status in (429, 503):
         return UpstreamProblem("overloaded", _BUSY)
-    log.warning("TorchServe answers %s with status %d", response.url.path, status)
+    log.warning("TorchServe answers %s with status %d", path, status)
     return UpstreamProblem("failed", _FAILED)

@@ -1,0 +1,49 @@
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fakenews.errors import ServingError
+from fakenews.serving.holding import holding
+
+HOLDER = """
+import sys
+from pathlib import Path
+from fakenews.serving.holding import holding
+with holding(Path(sys.argv[1]), "canary"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_another_process_is_told_who_is_at_it(tmp_path: Path) -> None:
+    folder = tmp_path / "deployment"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(ServingError, match="another deployment is under way") as caught,
+            holding(folder, "deploy", patience=0.01),
+        ):
+            pass
+        who = f"action=canary of process {holder.pid} on {socket.gethostname()}, since 2"
+        assert who in str(caught.value)
+        # However it ends.
+        holder.kill()
+    with holding(folder, "deploy"):
+        assert str(os.getpid()) in (folder / "deploy.json").read_text()
+    assert not (folder / "deploy.json").exists()
+
+
+def test_who_is_at_it_may_be_unknown_yet(tmp_path: Path) -> None:
+    with holding(tmp_path, "deploy"):
+        (tmp_path / "deploy.json").write_text("{")
+        with pytest.raises(ServingError, match="it has just begun"), holding(tmp_path, "x"):
+            pass
