@@ -47,7 +47,9 @@ class Page:
     def ask(self, function: int, *data: Any) -> list[dict[str, Any]]:
         """The messages that come for an event."""
         body = {"data": data, "fn_index": function, "session_hash": SESSION, "trigger_id": None}
-        joined = self.client.post("/gradio_api/queue/join", json=body)
+        headers = {"content-type": "application/json"}
+        sent = json.dumps(body).encode()
+        joined = self.client.post("/gradio_api/queue/join", content=sent, headers=headers)
         assert joined.status_code == 200, joined.text
         address = f"/gradio_api/queue/data?session_hash={SESSION}"
         with self.client.stream("GET", address) as stream:
@@ -145,7 +147,7 @@ def test_what_cannot_be_judged_is_told(gradio: Page) -> None:
         "": "Type a text first.",
         "  \n ": "Type a text first.",
         None: "Type a text first.",
-        "x" * 100_001: "The text has 100,001 characters: at most 100,000.",
+        "x" * 100_001: "The text has 100,001 characters, at most 100,000 are allowed.",
         "MISSING": "The column age is missing.",
     }.items():
         verdict, asked = gradio.judge(text)
@@ -170,7 +172,10 @@ def test_a_visitor_has_the_rate_of_programs(page: Callable[..., Page]) -> None:
     _, asked = found.judge("one")
     assert found.gateway.post("/predict", {"text": "two"}).status_code == 200
     assert "What it noticed" in found.explain(asked)
-    assert "You have asked often in a short time" in found.judge("four")[0]
+    body = {"data": ["four"], "fn_index": found.functions["click check"], "session_hash": "s"}
+    refused = found.client.post("/gradio_api/queue/join", json=body)
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) > 0
     assert found.gateway.post("/predict", {"text": "five"}).status_code == 429
     refused = found.client.post("/gradio_api/upload", files={"files": ("a.csv", b"text\nx\n")})
     assert refused.status_code == 429
@@ -374,6 +379,15 @@ def test_questions_are_bounded(gradio: Page) -> None:
     join = "/gradio_api/queue/join"
     assert gradio.client.post(join, content=b"x" * 8_000_001).status_code == 413
     assert gradio.client.post(join, content=body()).status_code == 411
+    deep = {"data": [], "fn_index": 0, "event_data": json.loads("[" * 30 + "]" * 30)}
+    assert gradio.client.post(join, json=deep).json()["error"]["code"] == "too_deep"
+    assert gradio.client.post(join, content=b"{").status_code == 400
+
+
+def test_half_a_character_breaks_nothing(gradio: Page) -> None:
+    verdict, asked = gradio.judge("a \ud83d half")
+    assert "<h2" in verdict
+    assert asked["item"]["text"] == "a ? half"
 
 
 def test_the_api_stays_what_it_is(gradio: Page) -> None:

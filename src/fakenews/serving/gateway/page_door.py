@@ -5,25 +5,24 @@ Of Gradio's many routes only those are open that the page needs. Its files are n
 predicted tables are handed out from here, by names that cannot be guessed.
 """
 
+import json
 import os
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from fakenews.serving.gateway.edge import App, Message, Receive, Send
 from fakenews.serving.gateway.page_tables import Shelf
 from fakenews.serving.gateway.problems import Problem
-from fakenews.serving.gateway.requests import read_json, refused_problem
+from fakenews.serving.gateway.requests import read_json
 from fakenews.serving.gateway.settings import Bounds
-from fakenews.serving.protocol import Refused, check_depth
 
 JOIN = "/gradio_api/queue/join"
 UPLOAD = "/gradio_api/upload"
@@ -59,7 +58,6 @@ _ICON = (
 )
 
 Scope = MutableMapping[str, Any]
-Admit = Callable[[Scope], Awaitable[None]]
 
 
 def opens(scope: Scope) -> bool:
@@ -79,7 +77,6 @@ class Door:
         app: Gradio's.
         title: Of the page.
         shelf: Has the predicted tables.
-        admit: Counts an upload; raises a `Problem` if there were too many.
         uploads: Folder into which Gradio puts them.
         bounds: Of requests.
     """
@@ -90,14 +87,12 @@ class Door:
         *,
         title: str,
         shelf: Shelf,
-        admit: Admit,
         uploads: Path,
         bounds: Bounds,
     ) -> None:
         self._app = app
         self._title = title
         self._shelf = shelf
-        self._admit = admit
         self._uploads = uploads
         self._bounds = bounds
         self._files: dict[tuple[str, bool], Response] = {}
@@ -122,8 +117,6 @@ class Door:
         else:
             if scope["method"] == "POST":
                 _check_site(scope)
-            if path == UPLOAD:
-                await self._admit(scope)
             if path == JOIN:
                 receive = await self._question(scope, receive)
             await self._app(scope, receive, send)
@@ -141,14 +134,11 @@ class Door:
         if int(length) > self._bounds.body_bytes:
             raise Problem(413, "body_too_large", "the text is too long")
         content = read_json(await Request(scope, receive).body())
-        try:
-            check_depth(content, self._bounds.depth)
-        except Refused as refused:
-            raise refused_problem(refused) from None
-        for named in _named_files(content):
+        for named in _named_files(content, self._bounds.depth):
             if not self._is_upload(named):
                 raise Problem(422, "no_upload", "this file was not uploaded here")
-        body = orjson.dumps(content)
+        # Half a character, which JSON can spell, nothing can encode.
+        body = json.dumps(content, ensure_ascii=False).encode(errors="replace")
         given = False
 
         async def again() -> Message:
@@ -249,17 +239,26 @@ def _check_site(scope: Scope) -> None:
         raise Problem(403, "other_site", "only the page itself may ask here: see /docs")
 
 
-def _named_files(content: Any) -> Iterator[Any]:
-    """What Gradio would take for the path of a file, wherever it stands."""
-    left = [content]
-    while left:
-        found = left.pop()
-        if isinstance(found, dict):
-            if "meta" in found and "path" in found:
-                yield found["path"]
-            left += found.values()
-        elif isinstance(found, list):
-            left += found
+def _named_files(content: Any, depth: int) -> Iterator[Any]:
+    """What Gradio would take for the path of a file, wherever it stands.
+
+    Raises:
+        Problem: It is nested too deeply.
+    """
+    level = [content]
+    for _ in range(depth + 1):
+        inner: list[Any] = []
+        for found in level:
+            if isinstance(found, dict):
+                if "meta" in found and "path" in found:
+                    yield found["path"]
+                inner += found.values()
+            elif isinstance(found, list):
+                inner += found
+        if not inner:
+            return
+        level = inner
+    raise Problem(400, "too_deep", f"the JSON is nested more than {depth} levels deep")
 
 
 def dressed(page: str, *, title: str, nonce: str) -> str:

@@ -305,10 +305,6 @@ def problem(found: Problem) -> str:
     Args:
         found: What went wrong.
     """
-    if found.code == "too_many_requests":
-        wait = max(round(found.retry_after or 1), 1)
-        seconds = f"{wait:,} second{'s' * (wait != 1)}"
-        return fault(f"You have asked often in a short time. Try again in {seconds}.")
     said = _PROBLEMS.get(found.code)
     if said is None:
         said = found.message
