@@ -19,6 +19,7 @@ from hydra.utils import execution_whitelist
 from omegaconf import open_dict
 from safetensors.torch import load_file
 
+from fakenews.bundle import read_bundle
 from fakenews.config import TARGETS, register_resolvers
 from fakenews.data.dataset import Dataset
 from fakenews.data.shards import read_manifest, write_manifest
@@ -207,6 +208,13 @@ def test_a_prepared_dataset_is_streamed_to_a_bundle(job: Job, shards: list[str],
     assert json.loads((folder / "data.json").read_text())["counts"]["train"]
     predictor = Predictor.load(folder / "bundle")
     assert predictor.columns == ([] if model == "text" else ["age", "lang"])
+    reference = read_bundle(folder / "bundle").reference
+    if model == "tabular":
+        assert "input_ids" not in reference
+    else:
+        assert len(reference["offsets"]) == len(reference["labels"]) + 1
+        assert reference["offsets"][-1] == len(reference["input_ids"])
+    assert ("tabular" in reference) == (model != "text")
     rows = pd.DataFrame({"text": ["Some headline"], "age": [1.0], "lang": ["de"]})
     assert predictor.predict(rows)[0].error is None
 

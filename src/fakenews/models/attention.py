@@ -31,6 +31,15 @@ def use_short_attention(backbone: "PreTrainedModel") -> None:
         backbone.set_attn_implementation(_NAME)
 
 
+def use_plain_attention(backbone: "PreTrainedModel") -> None:
+    """Let a model that attends by `attend` do so without asking how long the texts are.
+
+    An exported network is one graph for all lengths.
+    """
+    if backbone.config._attn_implementation == _NAME:  # noqa: SLF001 no public reader
+        backbone.set_attn_implementation("eager")
+
+
 def attend(  # noqa: PLR0917 as transformers calls it
     module: nn.Module,
     query: Tensor,
