@@ -66,10 +66,11 @@ def _of(objects: list[Manifest], kind: str) -> dict[str, Manifest]:
 
 
 def test_every_folder_was_found_however_deep() -> None:
-    assert {f"kubernetes/overlays/{name}" for name in TRAININGS + SERVICES + SERVING} <= {*FOLDERS}
+    named = {*TRAININGS, *SERVICES, *SERVING}
+    assert {f"kubernetes/overlays/{name}" for name in named} <= {*FOLDERS}
     assert {"kubernetes/base", "eks/autoscaler"} <= {*FOLDERS}
     overlays = {path.name for path in (DEPLOY / "kubernetes/overlays").iterdir()}
-    assert overlays == {*TRAININGS, *SERVICES, *SERVING}
+    assert overlays == named
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

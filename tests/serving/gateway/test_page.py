@@ -47,7 +47,9 @@ class Page:
     def ask(self, function: int, *data: Any) -> list[dict[str, Any]]:
         """The messages that come for an event."""
         body = {"data": data, "fn_index": function, "session_hash": SESSION, "trigger_id": None}
-        joined = self.client.post("/gradio_api/queue/join", json=body)
+        headers = {"content-type": "application/json"}
+        sent = json.dumps(body).encode()
+        joined = self.client.post("/gradio_api/queue/join", content=sent, headers=headers)
         assert joined.status_code == 200, joined.text
         address = f"/gradio_api/queue/data?session_hash={SESSION}"
         with self.client.stream("GET", address) as stream:
@@ -91,6 +93,23 @@ def page(start: Start) -> Iterator[Callable[..., Page]]:
             os.environ[name] = value
 
 
+def test_the_page_may_need_no_key(page: Callable[..., Page], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("someone:0123456789abcdef\n")
+    found = page({"access.keys_file": str(keys)})
+    assert found.gateway.post("/predict", {"text": "one"}).status_code == 401
+    assert "<h2" in found.judge("one")[0]
+
+
+def test_the_page_may_need_a_key(start: Start, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("someone:0123456789abcdef\n")
+    values = {"page.enabled": True, "access.keys_file": str(keys), "access.open_page": False}
+    client = start(values).client
+    assert client.get("/").status_code == 401
+    assert client.post("/gradio_api/queue/join", json={}).status_code == 401
+
+
 @pytest.fixture
 def gradio(page: Callable[..., Page]) -> Page:
     return page()
@@ -128,7 +147,7 @@ def test_what_cannot_be_judged_is_told(gradio: Page) -> None:
         "": "Type a text first.",
         "  \n ": "Type a text first.",
         None: "Type a text first.",
-        "x" * 100_001: "The text has 100,001 characters: at most 100,000.",
+        "x" * 100_001: "The text has 100,001 characters, at most 100,000 are allowed.",
         "MISSING": "The column age is missing.",
     }.items():
         verdict, asked = gradio.judge(text)
@@ -153,7 +172,10 @@ def test_a_visitor_has_the_rate_of_programs(page: Callable[..., Page]) -> None:
     _, asked = found.judge("one")
     assert found.gateway.post("/predict", {"text": "two"}).status_code == 200
     assert "What it noticed" in found.explain(asked)
-    assert "You have asked often in a short time" in found.judge("four")[0]
+    body = {"data": ["four"], "fn_index": found.functions["click check"], "session_hash": "s"}
+    refused = found.client.post("/gradio_api/queue/join", json=body)
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) > 0
     assert found.gateway.post("/predict", {"text": "five"}).status_code == 429
     refused = found.client.post("/gradio_api/upload", files={"files": ("a.csv", b"text\nx\n")})
     assert refused.status_code == 429
@@ -314,6 +336,26 @@ def test_the_rest_of_gradio_is_shut(gradio: Page) -> None:
         assert gradio.client.post(path, json={}).status_code in (404, 405), path
 
 
+def test_files_of_the_package_are_kept_by_browsers(gradio: Page) -> None:
+    address = re.search(r'src="\./(assets/index-[^"]+\.js)"', gradio.html)
+    assert address is not None
+    answers = [
+        gradio.client.get(f"/{address.group(1)}", headers={"accept-encoding": encoding})
+        for encoding in ("br", "br", "identity", "identity")
+    ]
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.headers["cache-control"] for answer in answers} == {
+        "public, max-age=31536000, immutable"
+    }
+    found = [answer.headers.get("content-encoding") for answer in answers]
+    assert found == ["br", "br", None, None]
+    assert answers[2].content == answers[3].content
+    assert int(answers[0].headers["content-length"]) < len(answers[2].content)
+    head = gradio.client.head(f"/{address.group(1)}")
+    assert (head.status_code, head.content) == (200, b"")
+    assert gradio.client.get("/assets/none.js").status_code == 404
+
+
 def test_files_of_the_package_do_not_lead_out(gradio: Page) -> None:
     for path in (
         "/assets/..%2f..%2f..%2froutes.py",
@@ -337,6 +379,15 @@ def test_questions_are_bounded(gradio: Page) -> None:
     join = "/gradio_api/queue/join"
     assert gradio.client.post(join, content=b"x" * 8_000_001).status_code == 413
     assert gradio.client.post(join, content=body()).status_code == 411
+    deep = {"data": [], "fn_index": 0, "event_data": json.loads("[" * 30 + "]" * 30)}
+    assert gradio.client.post(join, json=deep).json()["error"]["code"] == "too_deep"
+    assert gradio.client.post(join, content=b"{").status_code == 400
+
+
+def test_half_a_character_breaks_nothing(gradio: Page) -> None:
+    verdict, asked = gradio.judge("a \ud83d half")
+    assert "<h2" in verdict
+    assert asked["item"]["text"] == "a ? half"
 
 
 def test_the_api_stays_what_it_is(gradio: Page) -> None:
@@ -397,7 +448,9 @@ def test_several_visitors_get_their_own_answers(gradio: Page) -> None:
     found: dict[int, str] = {}
 
     def visit(number: int) -> None:
-        with httpx.Client(base_url=gradio.client.base_url, trust_env=False) as client:
+        with httpx.Client(
+            base_url=gradio.client.base_url, timeout=60, trust_env=False
+        ) as client:
             body = {
                 "data": [f"text {number}"],
                 "fn_index": gradio.functions["click check"],

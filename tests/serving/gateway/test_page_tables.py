@@ -41,7 +41,7 @@ def scorer(predict: Any = predict) -> TableScorer:
 
 def run(upload: Path, shelf: Shelf) -> list[tuple[int, int | None, str | None]]:
     async def work() -> list[tuple[int, int | None, str | None]]:
-        states = score(scorer(), shelf, upload, text=None)
+        states = score(scorer().score, shelf, upload, text=None)
         return [(state.done, state.total, state.name) async for state in states]
 
     return asyncio.run(work())
@@ -76,7 +76,9 @@ def test_rows_without_an_answer_are_counted(tmp_path: Path, shelf: Shelf) -> Non
     states: list[Scored] = []
 
     async def work() -> None:
-        states.extend([state async for state in score(scorer(), shelf, upload, text=None)])
+        states.extend(
+            [state async for state in score(scorer().score, shelf, upload, text=None)]
+        )
 
     asyncio.run(work())
     assert (states[-1].done, states[-1].failed) == (3, 1)
@@ -99,11 +101,13 @@ def test_what_is_given_up_leaves_nothing_and_frees_its_place(
     found = scorer()
 
     async def work() -> None:
-        states = score(found, shelf, upload, text=None)
+        states = score(found.score, shelf, upload, text=None)
         await anext(states)
         await states.aclose()
         assert list(shelf.folder.iterdir()) == []
-        assert [state.done async for state in score(found, shelf, upload, text=None)][-1] == 10
+        assert [state.done async for state in score(found.score, shelf, upload, text=None)][
+            -1
+        ] == 10
 
     asyncio.run(work())
 

@@ -298,10 +298,6 @@ def test_texts_are_only_text(text: str, words: list[tuple[int, int, float]]) -> 
             "The model does not answer just now. Try again in a moment.",
         ),
         (too_late(), "The answer took too long. Try again in a moment."),
-        (
-            Problem(429, "too_many_requests", "at most 6 per 1 minute", retry_after=1),
-            "You have asked often in a short time. Try again in 1 second.",
-        ),
         (Problem(422, "bad_column", "age: what?"), "Age: what?"),
     ],
 )

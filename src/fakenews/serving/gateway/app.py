@@ -53,7 +53,7 @@ def build(
     gateway: Gateway,
     health: Health,
     *,
-    wrap: Callable[[FastAPI, TableScorer], Any] = lambda app, _: app,
+    wrap: Callable[[Any], Any] = lambda app: app,
 ) -> Any:
     """The ASGI application.
 
@@ -61,7 +61,6 @@ def build(
         gateway: Answers.
         health: Of it.
         wrap: Puts another application around the API, as a page is; the API comes first.
-            It shares what predicts tables, and so its limits.
     """
 
     @asynccontextmanager
@@ -85,11 +84,10 @@ def build(
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _internal)
     _add_predictions(app, gateway)
-    scorer = _table_scorer(gateway)
-    _add_tables(app, scorer)
+    _add_tables(app, gateway)
     _add_feedback(app, gateway)
     _add_operations(app, gateway, health)
-    return wrap(app, scorer)
+    return wrap(app)
 
 
 def _add_predictions(app: FastAPI, gateway: Gateway) -> None:
@@ -124,19 +122,7 @@ def _add_predictions(app: FastAPI, gateway: Gateway) -> None:
         return _answer(await _attended(request, gateway.explain_item(asked.items[0])))
 
 
-def _table_scorer(gateway: Gateway) -> TableScorer:
-    tables = gateway.settings.tables
-    return TableScorer(
-        predict=lambda items: gateway.predict(items, route="champion"),
-        text=tables.text,
-        columns=tables.columns,
-        chunk_rows=tables.chunk_rows,
-        concurrent=tables.concurrent,
-        most_bytes=gateway.settings.bounds.table_bytes,
-    )
-
-
-def _add_tables(app: FastAPI, scorer: TableScorer) -> None:
+def _add_tables(app: FastAPI, gateway: Gateway) -> None:
     @app.post(
         TABLES,
         summary="Predict a table",

@@ -3,8 +3,11 @@
   const LOST = "The server cannot be reached. Check your connection, and try again.";
   const BUSY = "Many people are asking just now. Try again in a moment.";
   const LARGE = "The file is too large.";
+  const OFTEN = "You have asked often in a short time.";
+  const again = (seconds) => ` Try again in ${seconds} second${seconds === 1 ? "" : "s"}.`;
   const KEPT = "fakenews-text";
   let lost = false;
+  let refusal = null;
   const find = (selector) => document.querySelector(selector);
 
   const setBusy = (busy) => {
@@ -48,10 +51,25 @@
     }
   }, true);
 
+  // Why the server has refused to answer at all, which Gradio does not tell.
+  const plainly = { too_many_requests: OFTEN, body_too_large: LARGE };
+  const send = window.fetch;
+  window.fetch = async (...request) => {
+    const answer = await send(...request);
+    if (!answer.ok) {
+      const { error } = await answer.clone().json().catch(() => ({}));
+      const wait = Number(answer.headers.get("retry-after"));
+      refusal = error && (plainly[error.code] ?? `${error.message}.`) + (wait ? again(wait) : "");
+    }
+    return answer;
+  };
+
   // Of Gradio's own messages only those can come that say that it was not answered.
   const hear = (toast) => {
     const said = toast.textContent ?? "";
-    const message = /busy|queue is full/i.test(said) ? BUSY : /size|large/i.test(said) ? LARGE : LOST;
+    const guess = /busy|queue is full/i.test(said) ? BUSY : /size|large/i.test(said) ? LARGE : LOST;
+    const message = refusal ?? guess;
+    refusal = null;
     lost ||= message === LOST;
     tell(message);
     setBusy(false);

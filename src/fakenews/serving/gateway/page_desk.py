@@ -2,7 +2,7 @@
 
 import logging
 import traceback
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +11,10 @@ import gradio as gr
 from cachetools import LRUCache
 
 from fakenews.serving.gateway import page_view as view
-from fakenews.serving.gateway.access import Access, client
 from fakenews.serving.gateway.ids import new_id
 from fakenews.serving.gateway.page_tables import Scored, Shelf, score, text_column
 from fakenews.serving.gateway.problems import Problem
 from fakenews.serving.gateway.service import Gateway, refused
-from fakenews.serving.gateway.tables import TableScorer
 
 _VISITS = 10_000
 
@@ -38,34 +36,15 @@ class Desk:
 
     Args:
         gateway: Answers.
-        scorer: Predicts tables.
-        access: Counts what a visitor asks.
         shelf: For predicted tables.
     """
 
-    def __init__(
-        self, *, gateway: Gateway, scorer: TableScorer, access: Access, shelf: Shelf
-    ) -> None:
+    def __init__(self, *, gateway: Gateway, shelf: Shelf) -> None:
         self._gateway = gateway
-        self._scorer = scorer
-        self._access = access
         self._shelf = shelf
         self._columns = gateway.settings.tables.columns
         # By visit, the id of the last answer.
         self._last: LRUCache[Any, Any] = LRUCache(_VISITS)
-
-    async def admit(self, scope: MutableMapping[str, Any]) -> None:
-        """Count a request of a visitor, together with what they ask of the API.
-
-        Args:
-            scope: Of the request.
-
-        Raises:
-            Problem: There were too many.
-        """
-        key = self._access.identify(dict(scope["headers"]), needed=False)
-        address = (scope.get("client") or ("unknown",))[0]
-        await self._access.admit(f"key {key}" if key else f"from {client(address)}")
 
     async def judge(self, request: gr.Request, text: str, *values: str) -> Shown:
         """The verdict on a text.
@@ -84,7 +63,6 @@ class Desk:
             name: value for name, value in zip(self._columns, values, strict=True) if value
         }
         try:
-            await self.admit(_scope(request))
             answer = (await self._gateway.predict([item]))[0]
             shown = view.verdict(answer) if "error" not in answer else ""
         except Exception as error:  # noqa: BLE001 whatever it is, people are told
@@ -109,7 +87,6 @@ class Desk:
         if not isinstance(asked, dict):
             return ""
         try:
-            await self.admit(_scope(request))
             found = await self._gateway.explain(asked["item"], predicted=True)
             shown = view.words(found, str(asked["version"]))
         except Problem as problem:
@@ -119,11 +96,10 @@ class Desk:
         last = self._last.get(request.session_hash)
         return shown if last in (None, asked.get("id")) else gr.skip()
 
-    async def tell(self, request: gr.Request, asked: Any, said: str) -> Shown:
+    async def tell(self, asked: Any, said: str) -> Shown:
         """Store what a visitor says of a verdict.
 
         Args:
-            request: Of the visitor.
             asked: As `judge` returns it.
             said: Name of the button.
 
@@ -131,19 +107,15 @@ class Desk:
             Thanks, and the buttons.
         """
         try:
-            await self.admit(_scope(request))
             await self._gateway.feedback(str(asked["id"]), VERDICTS[said])
         except Exception as error:  # noqa: BLE001 as above
             return _fault(error), *_buttons(enabled=True)
         return view.thanks(said.lower()), *_buttons(enabled=False)
 
-    async def table(
-        self, request: gr.Request, upload: str | None, column: str
-    ) -> AsyncIterator[Shown]:
+    async def table(self, upload: str | None, column: str) -> AsyncIterator[Shown]:
         """Predict a table, piece by piece.
 
         Args:
-            request: Of the visitor.
             upload: The file, which is deleted.
             column: Of the text, if they named one.
 
@@ -155,12 +127,13 @@ class Desk:
             return
         path = Path(upload)
         try:
-            await self.admit(_scope(request))
             place = gr.update(value=None, visible=False)
             yield place, view.progress(path.name, 0, None), "", gr.update(visible=True)
             named = (column or "").strip() or None
             state = None
-            async with aclosing(score(self._scorer, self._shelf, path, text=named)) as states:
+            async with aclosing(
+                score(self._gateway.table, self._shelf, path, text=named)
+            ) as states:
                 async for state in states:
                     bar = view.progress(path.name, state.done, state.total)
                     yield gr.skip(), bar, gr.skip(), gr.skip()
@@ -179,11 +152,6 @@ class Desk:
             return view.quiet("The table has no rows.")
         text = text_column(state.columns, named, self._gateway.settings.tables.text)
         return view.scored(state, text=text, keep=self._shelf.seconds)
-
-
-def _scope(request: gr.Request) -> MutableMapping[str, Any]:
-    assert request.request is not None  # noqa: S101 Gradio's queue always has it
-    return request.request.scope
 
 
 def _no_verdict(error: Exception) -> Shown:

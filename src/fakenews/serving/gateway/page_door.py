@@ -5,34 +5,39 @@ Of Gradio's many routes only those are open that the page needs. Its files are n
 predicted tables are handed out from here, by names that cannot be guessed.
 """
 
+import json
 import os
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from fakenews.serving.gateway.edge import App, Message, Receive, Send
 from fakenews.serving.gateway.page_tables import Shelf
 from fakenews.serving.gateway.problems import Problem
-from fakenews.serving.gateway.requests import read_json, refused_problem
+from fakenews.serving.gateway.requests import read_json
 from fakenews.serving.gateway.settings import Bounds
-from fakenews.serving.protocol import Refused, check_depth
 
 JOIN = "/gradio_api/queue/join"
 UPLOAD = "/gradio_api/upload"
 TABLES = "/page/tables/"
 
+# Of Gradio's package, and for how long a browser may keep them: the first have names that
+# change with what is in them.
+_KEPT = {
+    "/assets/": b"public, max-age=31536000, immutable",
+    "/static/fonts/": b"public, max-age=86400",
+    "/static/js/": b"public, max-age=86400",
+}
+_TOLD = (b"content-type", b"content-encoding", b"vary", b"etag")
 _GET = (
-    "/assets/",
-    "/static/fonts/",
-    "/static/js/",
+    *_KEPT,
     "/theme.css",
     "/gradio_api/app_id",
     "/gradio_api/queue/data",
@@ -53,7 +58,6 @@ _ICON = (
 )
 
 Scope = MutableMapping[str, Any]
-Admit = Callable[[Scope], Awaitable[None]]
 
 
 def opens(scope: Scope) -> bool:
@@ -73,7 +77,6 @@ class Door:
         app: Gradio's.
         title: Of the page.
         shelf: Has the predicted tables.
-        admit: Counts an upload; raises a `Problem` if there were too many.
         uploads: Folder into which Gradio puts them.
         bounds: Of requests.
     """
@@ -84,16 +87,15 @@ class Door:
         *,
         title: str,
         shelf: Shelf,
-        admit: Admit,
         uploads: Path,
         bounds: Bounds,
     ) -> None:
         self._app = app
         self._title = title
         self._shelf = shelf
-        self._admit = admit
         self._uploads = uploads
         self._bounds = bounds
+        self._files: dict[tuple[str, bool], Response] = {}
         self._own = {
             path: files("fakenews.serving.gateway")
             .joinpath(path.rpartition("/")[2])
@@ -108,13 +110,13 @@ class Door:
             await self._page(scope, receive, send)
         elif path in _OWN:
             await self._file(path)(scope, receive, send)
+        elif path.startswith(tuple(_KEPT)):
+            await self._package(scope, receive, send)
         elif path.startswith(TABLES):
             await self._table(path.removeprefix(TABLES))(scope, receive, send)
         else:
             if scope["method"] == "POST":
                 _check_site(scope)
-            if path == UPLOAD:
-                await self._admit(scope)
             if path == JOIN:
                 receive = await self._question(scope, receive)
             await self._app(scope, receive, send)
@@ -132,14 +134,11 @@ class Door:
         if int(length) > self._bounds.body_bytes:
             raise Problem(413, "body_too_large", "the text is too long")
         content = read_json(await Request(scope, receive).body())
-        try:
-            check_depth(content, self._bounds.depth)
-        except Refused as refused:
-            raise refused_problem(refused) from None
-        for named in _named_files(content):
+        for named in _named_files(content, self._bounds.depth):
             if not self._is_upload(named):
                 raise Problem(422, "no_upload", "this file was not uploaded here")
-        body = orjson.dumps(content)
+        # Half a character, which JSON can spell, nothing can encode.
+        body = json.dumps(content, ensure_ascii=False).encode(errors="replace")
         given = False
 
         async def again() -> Message:
@@ -173,12 +172,29 @@ class Door:
             headers={"cache-control": "no-store"},
         )
 
-    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # As it is, so that it can be read here, and without links to what was once saved.
-        plain = [
-            (name, value) for name, value in scope["headers"] if name != b"accept-encoding"
-        ]
-        scope = {**scope, "headers": plain, "query_string": b"", "method": "GET"}
+    async def _package(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A file of Gradio's package, which it would compress for each visitor anew."""
+        path, accepted = scope["path"], dict(scope["headers"]).get(b"accept-encoding", b"")
+        key = (path, b"br" in accepted)
+        found = self._files.get(key)
+        if found is None:
+            # Nothing else of a request matters: not its method, and no part of the file.
+            headers = [(b"accept-encoding", accepted)]
+            asked = {**scope, "method": "GET", "headers": headers}
+            start, body = await self._held(asked, receive)
+            found = Response(body, start["status"])
+            kept = next(how for begins, how in _KEPT.items() if path.startswith(begins))
+            found.raw_headers = [
+                *((name, value) for name, value in start["headers"] if name in _TOLD),
+                (b"content-length", b"%d" % len(body)),
+                (b"cache-control", kept if start["status"] == 200 else b"no-store"),
+            ]
+            if start["status"] == 200:
+                self._files[key] = found
+        await found(scope, receive, send)
+
+    async def _held(self, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
+        """Gradio's response, as a whole."""
         start: Message = {}
         parts: list[bytes] = []
 
@@ -189,10 +205,18 @@ class Door:
                 parts.append(message.get("body", b""))
 
         await self._app(scope, receive, hold)
+        return start, b"".join(parts)
+
+    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # As it is, so that it can be read here, and without links to what was once saved.
+        plain = [
+            (name, value) for name, value in scope["headers"] if name != b"accept-encoding"
+        ]
+        asked = {**scope, "headers": plain, "query_string": b"", "method": "GET"}
+        start, body = await self._held(asked, receive)
         nonce = secrets.token_urlsafe(16)
-        content = dressed(b"".join(parts).decode(), title=self._title, nonce=nonce)
         response = Response(
-            content,
+            dressed(body.decode(), title=self._title, nonce=nonce),
             start["status"],
             media_type="text/html",
             headers={
@@ -215,17 +239,26 @@ def _check_site(scope: Scope) -> None:
         raise Problem(403, "other_site", "only the page itself may ask here: see /docs")
 
 
-def _named_files(content: Any) -> Iterator[Any]:
-    """What Gradio would take for the path of a file, wherever it stands."""
-    left = [content]
-    while left:
-        found = left.pop()
-        if isinstance(found, dict):
-            if "meta" in found and "path" in found:
-                yield found["path"]
-            left += found.values()
-        elif isinstance(found, list):
-            left += found
+def _named_files(content: Any, depth: int) -> Iterator[Any]:
+    """What Gradio would take for the path of a file, wherever it stands.
+
+    Raises:
+        Problem: It is nested too deeply.
+    """
+    level = [content]
+    for _ in range(depth + 1):
+        inner: list[Any] = []
+        for found in level:
+            if isinstance(found, dict):
+                if "meta" in found and "path" in found:
+                    yield found["path"]
+                inner += found.values()
+            elif isinstance(found, list):
+                inner += found
+        if not inner:
+            return
+        level = inner
+    raise Problem(400, "too_deep", f"the JSON is nested more than {depth} levels deep")
 
 
 def dressed(page: str, *, title: str, nonce: str) -> str:

@@ -11,16 +11,25 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import pyarrow.parquet as pq
 
 from fakenews.data.formats import kind, open_source
 from fakenews.serving.gateway.problems import Problem
-from fakenews.serving.gateway.tables import TableScorer
 
 _SHOWN = 10
 _NAME = 24
 _OURS = re.compile(r"[A-Za-z0-9_-]{32}")
+
+
+class PredictTable(Protocol):
+    """Predicts a table, as the gateway does."""
+
+    def __call__(
+        self, file: BinaryIO, name: str, *, text: str | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """The table with predictions, as CSV, piece by piece."""
 
 
 class Shelf:
@@ -76,25 +85,25 @@ class Scored:
 
 
 async def score(
-    scorer: TableScorer, shelf: Shelf, upload: Path, *, text: str | None
+    predict: PredictTable, shelf: Shelf, upload: Path, *, text: str | None
 ) -> AsyncGenerator[Scored, None]:
     """Predict an uploaded table, and put the result on the shelf.
 
     Args:
-        scorer: Predicts it.
+        predict: Predicts it, as the gateway does.
         shelf: Takes it.
         upload: The file.
         text: Column of the text; None looks for a usual name.
 
     Raises:
-        Problem: As the scorer raises them, or there is no room for the result.
+        Problem: As the gateway raises them, or there is no room for the result.
     """
     state = Scored(total=await asyncio.to_thread(count_rows, upload))
     out = shelf.new()
     done = False
     try:
         with upload.open("rb") as file, out.open("wb") as result:
-            async with aclosing(scorer.score(file, upload.name, text=text)) as pieces:
+            async with aclosing(predict(file, upload.name, text=text)) as pieces:
                 async for piece in pieces:
                     await asyncio.to_thread(result.write, piece)
                     await asyncio.to_thread(_note, state, piece)
@@ -128,7 +137,7 @@ def count_rows(path: Path) -> int | None:
 
 
 def text_column(columns: Sequence[str], named: str | None, usual: Sequence[str]) -> str:
-    """The column of the text, as the scorer finds it.
+    """The column of the text, as the gateway finds it.
 
     Args:
         columns: Of the predicted table.

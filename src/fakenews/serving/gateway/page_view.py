@@ -98,7 +98,8 @@ def bars(answer: Answer) -> str:
     )
     spoken = ", ".join(f"{name} {percent(probabilities[name])}" for name in shown)
     if rest:
-        together = f"{len(rest):,} other classes {percent(sum(probabilities[n] for n in rest))}"
+        classes = "1 other class" if len(rest) == 1 else f"{len(rest):,} other classes"
+        together = f"{classes} {percent(sum(probabilities[name] for name in rest))}"
         spoken = f"{spoken}, {together}"
         rows += f'<p class="rest">{escape(together)}</p>'
     legend = ""
@@ -214,14 +215,14 @@ def _named(found: Sequence[Mapping[str, Any]], most: float, target: str) -> str:
     rows = "".join(
         f'<tr><th scope="row" dir="auto">{escape(word["text"])}</th>'
         f"<td>{'for' if word['attribution'] > 0 else 'against'}</td>"
-        f"<td>{word['attribution']:+.2f}</td></tr>"
+        f'<td class="number">{word["attribution"]:+.2f}</td></tr>'
         for word in ranked[:20]
     )
     return (
         f'<p class="named">{escape(" ".join(said))}</p>'
         "<details><summary>Words as a list</summary><table>"
         '<thead><tr><th scope="col">Word</th><th scope="col">Speaks</th>'
-        '<th scope="col">Effect on the score</th></tr></thead>'
+        '<th scope="col" class="number">Effect on the score</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></details>"
     )
 
@@ -304,10 +305,6 @@ def problem(found: Problem) -> str:
     Args:
         found: What went wrong.
     """
-    if found.code == "too_many_requests":
-        wait = max(round(found.retry_after or 1), 1)
-        seconds = f"{wait:,} second{'s' * (wait != 1)}"
-        return fault(f"You have asked often in a short time. Try again in {seconds}.")
     said = _PROBLEMS.get(found.code)
     if said is None:
         said = found.message

@@ -24,7 +24,6 @@ from fakenews.serving.gateway.prediction_log import PredictionLog
 from fakenews.serving.gateway.routing import Router
 from fakenews.serving.gateway.service import Gateway
 from fakenews.serving.gateway.settings import Settings
-from fakenews.serving.gateway.tables import TableScorer
 from fakenews.serving.gateway.upstream import KeySource, Upstream
 from fakenews.serving.state import abort_canary
 
@@ -91,7 +90,7 @@ async def run(
     gateway = assemble(settings, keys=keys, metrics=metrics)
     health = Health(gateway)
     app = Edge(
-        build(gateway, health, wrap=partial(_with_page, gateway, access)),
+        build(gateway, health, wrap=partial(_with_page, gateway)),
         access=access,
         bounds=settings.bounds,
         metrics=metrics,
@@ -164,13 +163,13 @@ def assemble(
     )
 
 
-def _with_page(gateway: Gateway, access: Access, app: FastAPI, scorer: TableScorer) -> FastAPI:
+def _with_page(gateway: Gateway, app: FastAPI) -> FastAPI:
     page = gateway.settings.page
     if not page.enabled:
         return app
     from fakenews.serving.gateway.page import mount  # takes seconds
 
-    return mount(app, gateway=gateway, scorer=scorer, access=access, page=page)
+    return mount(app, gateway=gateway, page=page)
 
 
 def _abort(folder: Path, version: str, reason: str) -> None:
