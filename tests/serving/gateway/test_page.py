@@ -128,7 +128,7 @@ def test_what_cannot_be_judged_is_told(gradio: Page) -> None:
         "": "Type a text first.",
         "  \n ": "Type a text first.",
         None: "Type a text first.",
-        "x" * 100_001: "The text has 100,001 characters: at most 100,000.",
+        "x" * 100_001: "The text has 100,001 characters, at most 100,000 are allowed.",
         "MISSING": "The column age is missing.",
     }.items():
         verdict, asked = gradio.judge(text)
