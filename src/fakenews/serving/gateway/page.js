@@ -55,11 +55,14 @@
   const plainly = { too_many_requests: OFTEN, body_too_large: LARGE };
   const send = window.fetch;
   window.fetch = async (...request) => {
+    refusal = null;
     const answer = await send(...request);
-    if (!answer.ok) {
-      const { error } = await answer.clone().json().catch(() => ({}));
+    const { error } = answer.ok ? {} : await answer.clone().json().catch(() => ({}));
+    if (error) {
       const wait = Number(answer.headers.get("retry-after"));
-      refusal = error && (plainly[error.code] ?? `${error.message}.`) + (wait ? again(wait) : "");
+      refusal = (plainly[error.code] ?? `${error.message}.`) + (wait ? again(wait) : "");
+      tell(refusal);
+      setBusy(false);
     }
     return answer;
   };
@@ -69,7 +72,6 @@
     const said = toast.textContent ?? "";
     const guess = /busy|queue is full/i.test(said) ? BUSY : /size|large/i.test(said) ? LARGE : LOST;
     const message = refusal ?? guess;
-    refusal = null;
     lost ||= message === LOST;
     tell(message);
     setBusy(false);
