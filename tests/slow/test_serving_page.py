@@ -291,6 +291,33 @@ def test_the_words_are_those_of_the_last_text(
     expect(page.locator("#words .marked")).to_have_text("at once")
 
 
+def test_the_same_text_can_be_asked_again(
+    service: Service, visit: Callable[..., Page]
+) -> None:
+    page = visit(service)
+    answer = page.locator("#answer")
+    for _ in range(3):
+        read(page, "the same text")
+        expect(answer).to_have_attribute("aria-busy", "false")
+    for _ in range(2):
+        ask(page, "")
+        expect(page.locator("#verdict [role=alert]")).to_have_text("Type a text first.")
+        expect(answer).to_have_attribute("aria-busy", "false")
+
+
+def test_words_of_an_earlier_text_do_not_come_after_a_fault(
+    service: Service, visit: Callable[..., Page]
+) -> None:
+    page = visit(service)
+    service.behave(thinking={"slowly": 1.5})
+    ask(page, "slowly")
+    expect(page.locator("#words")).to_contain_text("Looking at the words")
+    ask(page, "")
+    expect(page.locator("#verdict [role=alert]")).to_have_text("Type a text first.")
+    page.wait_for_timeout(2000)
+    expect(page.locator("#words")).to_have_text("")
+
+
 def test_many_classes(service: Service, visit: Callable[..., Page]) -> None:
     page = visit(service)
     answer = {

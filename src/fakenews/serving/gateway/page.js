@@ -60,7 +60,8 @@
     const { error } = answer.ok ? {} : await answer.clone().json().catch(() => ({}));
     if (error) {
       const wait = Number(answer.headers.get("retry-after"));
-      refusal = (plainly[error.code] ?? `${error.message}.`) + (wait ? again(wait) : "");
+      const said = error.message.charAt(0).toUpperCase() + error.message.slice(1);
+      refusal = (plainly[error.code] ?? `${said}.`) + (wait ? again(wait) : "");
       tell(refusal);
       setBusy(false);
     }
@@ -102,5 +103,9 @@
         node.querySelectorAll("textarea").forEach(settle);
       }
     }
-  }).observe(document, { childList: true, subtree: true, characterData: true });
+  }).observe(document, {
+    attributeFilter: ["data-answer"],
+    childList: true,
+    subtree: true,
+  });
 })();
