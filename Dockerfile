@@ -1,4 +1,4 @@
-# Images of this project, all on one base: `train`, `predict` and `mlflow`.
+# Images of this project, all on one base: `train`, `predict`, `serve`, `web` and `mlflow`.
 #
 #   docker build --target train --tag fakenews-train .
 #
@@ -37,6 +37,23 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && rm /opt/venv/lib/python3.*/site-packages/fakenews-*.dist-info/entry_points.txt
 
 
+FROM builder AS serve-packages
+# As above: Hydra reads the command's options, and nothing trains.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    install-packages --editable ".[serve,web]" \
+    && rm /opt/venv/lib/python3.*/site-packages/fakenews-*.dist-info/entry_points.txt
+
+
+FROM builder AS web-packages
+# No model runs there, so the project is not installed: that would bring torch along.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['web'], sep='\n')" \
+        > web.txt \
+    && install-packages --requirement web.txt
+
+
 FROM builder AS mlflow-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -47,6 +64,7 @@ FROM ${BASE} AS source
 WORKDIR /app
 COPY LICENSE train.py ./
 COPY scripts scripts
+COPY serve serve
 COPY conf conf
 COPY src src
 # A container may not write bytecode, and without it every start compiles. The hash is not
@@ -98,6 +116,35 @@ FROM runtime AS predict
 COPY --from=predict-packages /opt/venv /opt/venv
 COPY --from=source /app /app
 CMD ["python", "scripts/predict.py", "--help"]
+
+
+FROM runtime AS java-runtime
+USER 0:0
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends openjdk-17-jre-headless \
+    && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log
+USER 10001:10001
+
+
+# TorchServe, which listens to its own pod or network namespace alone: `web` runs beside it.
+FROM java-runtime AS serve
+COPY --from=serve-packages /opt/venv /opt/venv
+COPY --from=source /app /app
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=6 \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/ping', timeout=4)"]
+CMD ["python", "scripts/serve.py", "serve=container", "start=[torchserve]"]
+
+
+# The gateway and its page.
+FROM runtime AS web
+COPY --from=web-packages /opt/venv /opt/venv
+COPY --from=source /app /app
+ENV PYTHONPATH=/app/src
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health/live', timeout=4)"]
+CMD ["python", "scripts/serve.py", "serve=container", "start=[gateway]"]
 
 
 FROM runtime AS mlflow

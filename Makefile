@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all test-slow check manifests format lock image clean
+.PHONY: help train serve test test-all test-slow check manifests format lock image clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 train: $(VENV)/train.done ## Install what training needs and train on the bundled sample; ARGS="..." adds overrides.
 	$(BIN)/python train.py $(ARGS)
+
+serve: $(VENV)/serve.done ## Install what serving needs, and serve the newest model to this machine; ARGS as above.
+	$(BIN)/python scripts/export.py bundle=latest
+	$(BIN)/python scripts/serve.py archive=latest $(ARGS)
 
 test: $(VENV)/dev.done ## Install everything and run the tests.
 	$(PYTEST) $(ARGS)
@@ -52,4 +56,5 @@ $(VENV)/%.done: pyproject.toml requirements.lock | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/train.done: EXTRAS := train
-$(VENV)/dev.done: EXTRAS := train,postgres,s3,etcd,submitit,ray,bench,dev
+$(VENV)/serve.done: EXTRAS := train,serve,web
+$(VENV)/dev.done: EXTRAS := train,postgres,s3,etcd,submitit,ray,serve,web,bench,dev

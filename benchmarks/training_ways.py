@@ -27,6 +27,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fakenews.config import register_resolvers
 from fakenews.data.dataset import Dataset, Split
 from fakenews.features.pipeline import FeaturePipeline
 from fakenews.features.text import pad, tokenize
@@ -102,6 +103,7 @@ class Job:
 
     def __init__(self, overrides: Sequence[str], *, rows: int | None, folder: Path) -> None:
         self.folder = folder
+        register_resolvers()
         with initialize_config_dir(str(CONF)):
             self.cfg: DictConfig = compose(
                 "train",

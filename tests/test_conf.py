@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from fakenews.config import TARGETS, check, register_resolvers
 from fakenews.errors import ConfigError
 from fakenews.rules import METRICS, preparation_rules, training_rules
+from fakenews.serving.deploy import deploy_rules
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -105,6 +106,16 @@ def test_what_can_be_prepared(
     )
     check(cfg, rules=preparation_rules)
     assert "${" not in OmegaConf.to_yaml(cfg, resolve=True)
+
+
+@pytest.mark.parametrize("option", [name for group, name in OPTIONS if group == "serve"])
+def test_how_models_are_served(option: str, composed: Callable[..., DictConfig]) -> None:
+    cfg = composed(f"serve={option}", root="deploy")
+    check(cfg, rules=deploy_rules)
+    assert "${" not in OmegaConf.to_yaml(cfg, resolve=True)
+    assert Path(cfg.serve.torchserve.log_config).is_file()
+    # The gateway is for others: TorchServe itself cannot be reached from elsewhere.
+    assert not {name for name in cfg.serve.torchserve if "host" in name} - {"metrics_host"}
 
 
 @pytest.mark.parametrize("model", ["fusion", "text", "tabular", "seed", "tfidf"])

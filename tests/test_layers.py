@@ -35,7 +35,7 @@ APART = {
 }
 
 # Stages that are whole commands: they check their configuration.
-JOBS = ("preparation", "tuning", "training", "cluster")
+JOBS = ("preparation", "serving", "tuning", "training", "cluster")
 
 # What a server has that only predicts.
 PREDICTS = [
@@ -93,7 +93,8 @@ def _stage(path: Path) -> str:
 
 def _stages_imported(path: Path) -> set[str]:
     parts = [name.split(".") for name in _imports(path)]
-    return {name[1] for name in parts if name[0] == "fakenews" and len(name) > 1}
+    found = {name[1] for name in parts if name[0] == "fakenews" and len(name) > 1}
+    return found - {"__version__"}
 
 
 def test_every_stage_has_its_place() -> None:

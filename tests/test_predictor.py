@@ -89,6 +89,20 @@ def test_a_bundle_predicts_as_in_training(
     assert [p.label for p in found] == [predictor.classes[code] for code in decided]
 
 
+def test_the_reference_rows_are_kept_as_the_model_reads_them(
+    tiny_bundle: Path, predictor: Predictor, validation: pd.DataFrame
+) -> None:
+    reference = read_bundle(tiny_bundle).reference
+    rows = validation.iloc[reference["rows"]].reset_index(drop=True)
+    tokens = predictor.tokens(rows)
+    assert len(tokens) == len(reference["labels"]) > 10
+    np.testing.assert_array_equal(reference["input_ids"], tokens.input_ids)
+    np.testing.assert_array_equal(reference["offsets"], tokens.offsets)
+    assert (reference["input_ids"].dtype, reference["offsets"].dtype) == (np.int32, np.int64)
+    assert predictor.features is not None
+    np.testing.assert_array_equal(reference["tabular"], predictor.features.transform(rows))
+
+
 def test_one_at_a_time_is_as_all_at_once(
     predictor: Predictor, validation: pd.DataFrame, trained: NDArray[np.float64]
 ) -> None:

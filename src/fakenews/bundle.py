@@ -8,6 +8,9 @@
     calibration.json     temperature and decision threshold
     reference/           what the validation split looked like, for drift
     metrics.json         how good it was on validation and test
+    engine.json          which engine runs it, and how it was checked (of an exported one)
+    engine/model.onnx    the network as ONNX, for the engines that read that
+    golden.json          predictions that a server must repeat (of an exported one)
     manifest.json        sha256 of every file, and where it all came from
 
 Nothing is pickled, so opening a bundle runs none of its content.
@@ -39,6 +42,9 @@ _REQUIRED = (
     "metrics.json",
     "reference/validation.safetensors",
 )
+# Of exported bundles.
+_OPTIONAL = ("engine", "golden")
+_ONNX = "engine/model.onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +58,14 @@ class BundleContent:
         features: Text cleaning and fitted tabular features, plain JSON.
         labels: `classes` (sorted) and `positive`.
         calibration: Temperature and threshold.
-        reference: Arrays of the validation split, [N, ...] each.
+        reference: Arrays of N rows of the validation split: `rows`, `labels`, `logits`,
+            `embeddings`, `tabular` [N, ...] each, and the texts as `input_ids` [total] with
+            `offsets` [N + 1], as far as the model reads them.
         metrics: By split.
         provenance: Data hash, configuration, commit, versions, run id.
+        engine: Of an exported bundle: its engine's name, and how that was checked.
+        onnx: The network, for the engines that read ONNX.
+        golden: Of an exported bundle: predictions that a server must repeat.
     """
 
     model: dict[str, Any]
@@ -66,6 +77,9 @@ class BundleContent:
     reference: Mapping[str, NDArray[Any]]
     metrics: dict[str, Any]
     provenance: dict[str, Any]
+    engine: dict[str, Any] | None = None
+    onnx: bytes | None = None
+    golden: dict[str, Any] | None = None
 
 
 def write_bundle(content: BundleContent, folder: Path) -> Path:
@@ -103,6 +117,12 @@ def _write_files(content: BundleContent, draft: Path) -> None:
         (draft / "tokenizer.json").write_text(content.tokenizer, encoding="utf-8")
     for name in ("model", "features", "labels", "calibration", "metrics"):
         _write_json(draft / f"{name}.json", getattr(content, name))
+    for name in _OPTIONAL:
+        if (value := getattr(content, name)) is not None:
+            _write_json(draft / f"{name}.json", value)
+    if content.onnx is not None:
+        (draft / _ONNX).parent.mkdir()
+        (draft / _ONNX).write_bytes(content.onnx)
     files = sorted(path for path in draft.rglob("*") if path.is_file())
     for path in files:
         path.chmod(0o644)  # safetensors makes files that only their owner can read
@@ -129,11 +149,16 @@ def read_bundle(folder: str | Path) -> BundleContent:
         name: _read_json(folder / f"{name}.json")
         for name in ("model", "features", "labels", "calibration", "metrics")
     }
+    for name in _OPTIONAL:
+        if (folder / f"{name}.json").is_file():
+            values[name] = _read_json(folder / f"{name}.json")
     tokenizer = folder / "tokenizer.json"
+    onnx = folder / _ONNX
     return BundleContent(
         weights=_read_arrays(folder / "weights.safetensors"),
         reference=_read_arrays(folder / "reference" / "validation.safetensors"),
         tokenizer=tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None,
+        onnx=onnx.read_bytes() if onnx.is_file() else None,
         provenance=manifest["provenance"],
         **values,
     )

@@ -4,18 +4,21 @@ Shapes: B batch, T tokens, F tabular features, H embedding, C classes.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fakenews.errors import ConfigError
+from fakenews.errors import BundleError, ConfigError
 from fakenews.models.networks import Network
 
 if TYPE_CHECKING:
     # scikit-learn takes a second to import, and only the baseline needs it.
     from fakenews.models.tfidf import TfidfClassifier
+
+EngineName = Literal["torch", "onnx", "onnx-int8"]
+"""What can run a bundle; `torch` is the model's own way, which every bundle has."""
 
 
 class Inputs(NamedTuple):
@@ -72,6 +75,47 @@ class TorchEngine:
         embeddings_BH = self.network.embed(*tensors)
         logits_BC = self.network.classify(embeddings_BH)
         return Outputs(logits_BC.double().cpu().numpy(), embeddings_BH.float().cpu().numpy())
+
+
+class OnnxEngine:
+    """Runs a network with ONNX Runtime, on a CPU.
+
+    Args:
+        model: The network as ONNX: inputs `input_ids`, `attention_mask` and `tabular`, as far
+            as it reads them; outputs `logits` and `embeddings`.
+        threads: With which it computes; None: those of torch.
+
+    Raises:
+        BundleError: It is no such network.
+        ConfigError: ONNX Runtime is not installed.
+    """
+
+    def __init__(self, model: bytes, *, threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "this engine needs ONNX Runtime: pip install onnxruntime, or use engine=torch"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        # Threads that spin between two batches take the cores of what serves.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # one of its own, of no common base
+            reason = next(iter(str(error).splitlines()), repr(error))
+            raise BundleError(f"engine/model.onnx cannot be loaded: {reason}") from error
+        self._names = [node.name for node in self._session.get_inputs()]
+
+    def run(self, inputs: Inputs) -> Outputs:
+        """Logits and embeddings of a batch."""
+        given = {name: getattr(inputs, name) for name in self._names}
+        logits, embeddings = self._session.run(["logits", "embeddings"], given)
+        return Outputs(logits.astype(np.float64), embeddings.astype(np.float32))
 
 
 class TfidfEngine:

@@ -41,6 +41,11 @@ def has_store() -> bool:
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
+def restarts() -> int:
+    """How often torchrun has started all ranks again, since one of them died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
 def agreed(key: str, value: Callable[[], str]) -> str:
     """What rank 0 makes of `value`, on every rank that torchrun has started.
 

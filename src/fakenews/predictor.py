@@ -16,7 +16,15 @@ from tqdm import tqdm
 
 from fakenews.bundle import BundleContent, read_bundle
 from fakenews.data.cleaning import Cleaning
-from fakenews.engines import Engine, Inputs, Outputs, TfidfEngine, TorchEngine
+from fakenews.engines import (
+    Engine,
+    EngineName,
+    Inputs,
+    OnnxEngine,
+    Outputs,
+    TfidfEngine,
+    TorchEngine,
+)
 from fakenews.errors import BundleError, DataError
 from fakenews.evaluation.calibration import Calibration
 from fakenews.features.batching import plan_batches
@@ -86,7 +94,9 @@ class Predictor:
         cls,
         bundle: str | Path,
         *,
+        engine: EngineName | None = None,
         device: str = "cpu",
+        threads: int | None = None,
         batch_size: int = 64,
         batch_tokens: int = 4096,
     ) -> Self:
@@ -94,7 +104,9 @@ class Predictor:
 
         Args:
             bundle: Its folder, or the run folder that has it.
+            engine: What runs the model; None: what the bundle was exported for, else torch.
             device: As torch names it.
+            threads: Of ONNX Runtime; None: as many as torch has.
             batch_size: Most texts of a batch.
             batch_tokens: Most tokens of a batch, padding included.
 
@@ -106,7 +118,12 @@ class Predictor:
         content = read_bundle(bundle)
         try:
             return cls.from_content(
-                content, device=device, batch_size=batch_size, batch_tokens=batch_tokens
+                content,
+                engine=engine,
+                device=device,
+                threads=threads,
+                batch_size=batch_size,
+                batch_tokens=batch_tokens,
             )
         except BundleError as error:
             raise BundleError(f"{bundle}: {error}") from error
@@ -116,7 +133,9 @@ class Predictor:
         cls,
         content: BundleContent,
         *,
+        engine: EngineName | None = None,
         device: str = "cpu",
+        threads: int | None = None,
         batch_size: int = 64,
         batch_tokens: int = 4096,
         cache_dir: Path | None = None,
@@ -125,7 +144,9 @@ class Predictor:
 
         Args:
             content: As `read_bundle` returns it.
+            engine: See `load`.
             device: See `load`.
+            threads: See `load`.
             batch_size: See `load`.
             batch_tokens: See `load`.
             cache_dir: Where entity counts are kept; None keeps none.
@@ -139,7 +160,7 @@ class Predictor:
             calibration = Calibration.from_json(content.calibration)
             calibration.check(content.labels["classes"])
             return cls(
-                engine=_engine(content, device),
+                engine=_engine(content, engine, device, threads),
                 tokenizer=_tokenizer(content),
                 pad_id=int(content.features["pad_id"]),
                 features=None
@@ -226,7 +247,7 @@ class Predictor:
     ) -> list[Prediction]:
         if frame.empty:
             return []
-        tokens = self._tokens(frame)
+        tokens = self.tokens(frame)
         outputs = self._run(frame, tokens, progress=False)
         probabilities = self.calibration.apply(outputs.logits)
         decided = self.calibration.decide(probabilities, self.classes)
@@ -251,9 +272,14 @@ class Predictor:
             frame: Columns `text` and `columns`.
             progress: Show a progress bar.
         """
-        return self._run(frame, self._tokens(frame), progress=progress)
+        return self._run(frame, self.tokens(frame), progress=progress)
 
-    def _tokens(self, frame: pd.DataFrame) -> Tokens:
+    def tokens(self, frame: pd.DataFrame) -> Tokens:
+        """Token ids of a table's clean texts; none for a model that reads no tokens.
+
+        Args:
+            frame: With a column `text`.
+        """
         texts = frame["text"].tolist()
         if self.tokenizer is None:
             return Tokens(
@@ -329,7 +355,15 @@ def _tokenizer(content: BundleContent) -> Tokenizer | None:
     return tokenizer
 
 
-def _engine(content: BundleContent, device: str) -> Engine:
+def _engine(
+    content: BundleContent, name: EngineName | None, device: str, threads: int | None
+) -> Engine:
+    exported = (content.engine or {}).get("name", "torch")
+    wanted = name or exported
+    if wanted != "torch":
+        if wanted != exported or content.onnx is None:
+            raise BundleError(f"it has no engine {wanted}: export it with engine={wanted}")
+        return OnnxEngine(content.onnx, threads=threads)
     if content.model["network"] == "tfidf":
         from fakenews.models.tfidf import TfidfClassifier
 

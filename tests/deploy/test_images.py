@@ -75,8 +75,11 @@ def stages() -> dict[str, list[str]]:
 def test_what_ships_neither_builds_nor_runs_as_root() -> None:
     built = stages()
     assert "USER 10001:10001" in built["runtime"]
-    for target in ("train", "predict", "mlflow"):
-        assert built[target][0] == f"FROM runtime AS {target}"
+    assert built["java-runtime"][0] == "FROM runtime AS java-runtime"
+    assert built["java-runtime"][-1] == "USER 10001:10001"
+    for target in ("train", "predict", "serve", "web", "mlflow"):
+        base = "java-runtime" if target == "serve" else "runtime"
+        assert built[target][0] == f"FROM {base} AS {target}"
         words = {line.split()[0] for line in built[target]}
         assert words.isdisjoint({"RUN", "USER", "ADD", "ENTRYPOINT"}), "COPY alone adds to it"
     assert built["(last)"] == ["FROM train"]

@@ -36,6 +36,7 @@ FOLDERS = sorted(
 )
 TRAININGS = ["job", "trainjob", "pytorchjob", "sweep"]
 SERVICES = ["local", "eks"]
+SERVING = ["serving"]
 
 
 def _kustomize(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -56,7 +57,7 @@ def _rendered(folder: str) -> tuple[Manifest, ...]:
 
 def _together(services: str) -> list[Manifest]:
     """All that may run beside each other in one place."""
-    folders = [f"kubernetes/overlays/{name}" for name in (services, *TRAININGS)]
+    folders = [f"kubernetes/overlays/{name}" for name in (services, *TRAININGS, *SERVING)]
     return [found for folder in folders for found in _rendered(folder)]
 
 
@@ -65,10 +66,10 @@ def _of(objects: list[Manifest], kind: str) -> dict[str, Manifest]:
 
 
 def test_every_folder_was_found_however_deep() -> None:
-    assert {f"kubernetes/overlays/{name}" for name in TRAININGS + SERVICES} <= {*FOLDERS}
+    assert {f"kubernetes/overlays/{name}" for name in TRAININGS + SERVICES + SERVING} <= {*FOLDERS}
     assert {"kubernetes/base", "eks/autoscaler"} <= {*FOLDERS}
     overlays = {path.name for path in (DEPLOY / "kubernetes/overlays").iterdir()}
-    assert overlays == {*TRAININGS, *SERVICES}
+    assert overlays == {*TRAININGS, *SERVICES, *SERVING}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -115,6 +116,13 @@ REPLICATED = "spec.template.spec.replicatedJobs.0.template.spec"
         ("base", "Service", _set("spec.ports.0.targetport", "http")),
         ("base", "NetworkPolicy", _set("spec.ingres", [])),
         ("base", "PersistentVolumeClaim", _set("spec.accessModes", "ReadWriteMany")),
+        ("overlays/serving", "Deployment", _set("spec.strategy.maxSurge", 1)),
+        ("overlays/serving", "PodDisruptionBudget", _set("spec.unavailable", 1)),
+        (
+            "overlays/serving",
+            "Deployment",
+            _set("spec.template.spec.containers.0.lifecycle.preStop.sleep.seconds", "35"),
+        ),
         ("overlays/job", "Job", _set("spec.completions", "2")),
         ("overlays/job", "Job", _set("spec.template.spec.runAsNonRoot", True)),
         ("overlays/job", "Job", _drop("spec.template.spec.containers.0.name")),

@@ -182,6 +182,7 @@ class StandIn:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # an answer is one packet
 
             def _any(self) -> None:
                 length = int(self.headers.get("content-length") or 0)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakenews.data.cleaning import Cleaning, clean
@@ -117,6 +117,7 @@ def test_scripts_without_spaces_have_a_word_for_each_character(predictor: Predic
     assert [word.text for word in found.words] == [*"新冠疫苗", "COVID", *"ワクチン", "ok"]
 
 
+@settings(max_examples=50)
 @given(text=st.text(min_size=1).map(clean).filter(bool))
 def test_any_clean_text_is_covered(predictor: Predictor, text: str) -> None:
     found = explained(predictor, text, steps=1)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from ts.service import Service
@@ -462,6 +462,7 @@ REQUESTS = st.builds(
 )
 
 
+@settings(max_examples=50)
 @given(batch=st.lists(REQUESTS, max_size=6))
 def test_anything_gets_an_answer_and_harms_no_neighbour(
     worker: Worker, batch: Sequence[Sent]

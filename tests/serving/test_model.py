@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from fakenews.engines import Engine
 from fakenews.errors import BundleError
 from fakenews.predictor import Predictor
 from fakenews.serving import model as module
@@ -184,28 +185,32 @@ def test_a_bundle_that_is_none(tmp_path: Path) -> None:
 # --- what fails inside -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("broken", ["read", "answer", "encode"])
+@pytest.mark.parametrize("broken", ["read", "answer", "encode", "ItemPredictor.row"])
 def test_what_fails_inside_is_one_requests_alone(
     model: ServedModel,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     broken: str,
 ) -> None:
-    real = getattr(module, broken)
+    owner, _, name = broken.rpartition(".")
+    place = getattr(module, owner) if owner else module
+    real = getattr(place, name)
 
-    def fragile(first: Any, *rest: Any, **kwargs: Any) -> Any:
-        if "secret" in str(first) and "internal" not in str(first):
-            raise ValueError(f"what is {first}")
-        return real(first, *rest, **kwargs)
+    def fragile(*args: Any, **kwargs: Any) -> Any:
+        if "secret" in str(args) and "internal" not in str(args):
+            raise ValueError(f"what is {args}")
+        return real(*args, **kwargs)
 
-    monkeypatch.setattr(module, broken, fragile)
-    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["Rain"]}
+    monkeypatch.setattr(place, name, fragile)
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["secret"]}
     bad = json_request({"id": "secret", "inputs": [tensor]})
     found, tally = ask(model, json_request(GOOD), bad, json_request(GOOD))
     assert [status for status, _ in found] == [200, 500, 200]
     assert found[0][1]["label"] == found[2][1]["label"]
     assert found[1][1]["error"]["code"] == "internal"
-    assert tally.errors["internal"] == 1
+    assert tally.errors == Counter(internal=1)
+    assert tally.items == 2
+    assert tally.predict_seconds > 0
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert "ValueError in" in record.getMessage()
@@ -222,8 +227,35 @@ def test_an_explanation_that_fails(
     model = ServedModel(predictor=predictor, name="m", version="v", explainer=explainer)
     found, _ = ask(model, json_request(GOOD, explain=True), json_request(GOOD))
     assert [status for status, _ in found] == [500, 200]
-    assert "a prediction could not be explained: OSError in " in caplog.text
+    assert "a request could not be answered: OSError in " in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_beside_an_exported_engine_the_network_is_loaded_to_explain(
+    fusion_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Exported:
+        def __init__(self, engine: Engine) -> None:
+            self.run = engine.run
+
+    real = Predictor.load
+    engines = []
+
+    def load_predictor(bundle: Path, **settings: Any) -> Predictor:
+        engines.append(settings["engine"])
+        predictor = real(bundle, **settings)
+        if settings["engine"] is None:
+            predictor.engine = Exported(predictor.engine)
+        return predictor
+
+    monkeypatch.setattr(Predictor, "load", load_predictor)
+    model = load(fusion_bundle)
+    ask(model, json_request(GOOD))
+    assert engines == [None]
+    for _ in range(2):
+        ((status, found),), _ = ask(model, json_request(GOOD, explain=True))
+        assert (status, found["text"]) == (200, GOOD["text"])
+        assert engines == [None, "torch"]
 
 
 def test_the_explainer_is_loaded_once(fusion_bundle: Path) -> None:

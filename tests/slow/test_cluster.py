@@ -188,6 +188,8 @@ def test_killed_ranks_cost_no_row(undisturbed: Place, place: Place, seed: int) -
         place.wait_for(lambda later=later: place.steps() >= later)
         draw.choice(ranks(process)).kill()
     place.end(process)
+    log = (place.folder / "train.log").read_text()
+    assert log.count("a rank died, and all were started again: restart ") == 2
     assert place.steps() > undisturbed.steps()
     for counts in place.rows().values():
         assert len(counts) == ROWS

@@ -257,8 +257,10 @@ def test_fuzzed_by_its_own_documentation(launcher: Launcher) -> None:
             str(Path(sys.executable).with_name("schemathesis")),
             *("run", f"{launcher.url}/openapi.json", "--max-examples=60"),
             # No status of 500 conforms; one of 503 does, on a machine that is too busy.
-            "--checks=status_code_conformance,content_type_conformance,"
-            "response_schema_conformance",
+            (
+                "--checks=status_code_conformance,content_type_conformance,"
+                "response_schema_conformance"
+            ),
             "--phases=examples,coverage,fuzzing",
         ],
         cwd=launcher.folder,

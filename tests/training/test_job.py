@@ -463,9 +463,9 @@ def test_a_trainer_for_gpus_where_there_is_none(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_split_training_is_not_resumed(
+def test_a_training_that_was_not_split_does_not_go_on_split(
     job: Job, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("fakenews.training.job.check_accelerator", lambda *_, **__: None)
-    with pytest.raises(ConfigError, match=r"trainer=fsdp cannot go on from .*last\.ckpt"):
+    with pytest.raises(TrainingError, match=r"cannot go on from .*last\.ckpt, which was saved"):
         job(*own(stopped.parent / "a.csv"), "trainer=fsdp", "loader.pin_memory=false")

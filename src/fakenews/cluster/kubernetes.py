@@ -329,7 +329,8 @@ def _last_line(text: str) -> str:
 
 def _explain(stderr: str, kind: str, flags: Sequence[str]) -> str:
     """One line for what kubectl says when it fails."""
-    reason = _last_line(stderr)
+    # kubectl's own advice is to leave a check out.
+    reason = _last_line(stderr).partition("; if you choose to ignore these errors")[0]
     hint = next((hint for pattern, hint in _hints(kind, flags) if pattern.search(stderr)), None)
     return f"{hint} ({reason})" if hint else f"kubectl create failed: {reason}"
 

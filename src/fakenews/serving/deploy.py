@@ -19,8 +19,6 @@ from fakenews.serving.deployment import Deployment
 from fakenews.serving.management import Management
 from fakenews.serving.status import read_status, shown
 
-log = logging.getLogger(__name__)
-
 Action = Literal[
     "deploy",
     "status",
@@ -88,6 +86,8 @@ def deploy(cfg: DictConfig) -> None:
         ServingError: It cannot be done; says what became of it.
     """
     check(cfg, rules=deploy_rules)
+    # It would tell of each look at TorchServe.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     folder = Path(cfg.serve.dir)
     timing = instantiate(cfg.serve.timing)
     with instantiate(cfg.serve.torchserve).client(folder) as client:

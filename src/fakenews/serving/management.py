@@ -12,7 +12,14 @@ from typing import Any, Self
 import httpx
 
 from fakenews.errors import ServingError
-from fakenews.serving.keys import Keys, Kind, Refused, Unreachable, unreachable
+from fakenews.serving.keys import (
+    NO_CERTIFICATES,
+    Keys,
+    Kind,
+    Refused,
+    Unreachable,
+    unreachable,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +92,11 @@ class Management:
         self._keys = keys
         self._retries = retries
         self._pause = pause
-        # Not behind a proxy.
-        self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=5), trust_env=False)
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(timeout, connect=5),
+            trust_env=False,  # it is not behind a proxy
+            verify=NO_CERTIFICATES,
+        )
 
     def __enter__(self) -> Self:
         return self

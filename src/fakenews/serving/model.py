@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import pandas as pd
 
 from fakenews.bounds import PositiveCount, Probability
-from fakenews.engines import TfidfEngine, TorchEngine
+from fakenews.engines import EngineName, TfidfEngine, TorchEngine
 from fakenews.errors import ServingError
 from fakenews.predictor import Predictor
 from fakenews.serving.columns import gaps
@@ -72,6 +72,15 @@ class Tally:
                 self.unsure += result["unsure"]
                 self.truncated += result["truncated"]
 
+    def add(self, other: "Tally") -> None:
+        """Add what was done for other requests."""
+        self.items += other.items
+        self.errors += other.errors
+        self.unsure += other.unsure
+        self.truncated += other.truncated
+        self.predict_seconds += other.predict_seconds
+        self.explain_seconds += other.explain_seconds
+
 
 class ServedModel:
     """Answers requests with a predictor; `load` makes one from a bundle.
@@ -112,7 +121,7 @@ class ServedModel:
         *,
         name: str,
         version: str,
-        engine: str | None = None,
+        engine: EngineName | None = None,
         device: str = "cpu",
         threads: PositiveCount | None = None,
         workers: PositiveCount = 1,
@@ -192,12 +201,24 @@ class ServedModel:
             A reply to each, in order, and what was done.
         """
         tally = Tally()
+        try:
+            return self._answer(incoming, tally), tally
+        except Exception as error:  # noqa: BLE001 whatever it is, others must not suffer
+            if len(incoming) == 1:
+                return _failed(error)
+        # One of them is to blame, and it is found by answering each alone.
+        replies: list[Reply] = []
+        tally = Tally()
+        for given in incoming:
+            part, done = self.answer([given])
+            replies += part
+            tally.add(done)
+        return replies, tally
+
+    def _answer(self, incoming: Sequence[Incoming], tally: Tally) -> list[Reply]:
         understood = [self._read(given, tally) for given in incoming]
-        rows = [
-            [self.items.row(item) for item in found.items]
-            for found in understood
-            if isinstance(found, Request)
-        ]
+        requests = [found for found in understood if isinstance(found, Request)]
+        rows = [[self.items.row(item) for item in found.items] for found in requests]
         started = time.perf_counter()
         results = self.items.predict([row for part in rows for row in part])
         tally.predict_seconds = time.perf_counter() - started
@@ -211,35 +232,30 @@ class ServedModel:
                 if given.explain and isinstance(part[0], Row) and isinstance(own[0], dict):
                     replies.append(self._explain(part[0], own[0], tally))
                 else:
-                    replies.append(self._reply(found, own, tally))
+                    replies.append(self._reply(found, own))
             else:
                 replies.append(found)
-        return replies, tally
+        return replies
 
     def _read(self, given: Incoming, tally: Tally) -> Request | Reply:
         try:
             request = read(given.fields, content_type=given.content_type, limits=self.limits)
         except Refused as error:
             return _refuse(error.fault, error.status, tally)
-        except Exception as error:  # noqa: BLE001 other requests must not suffer
-            return _fail("a request could not be read", error, tally)
         if given.explain and len(request.items) != 1:
             fault = Fault("not_one_item", "an explanation is of one text: send it alone")
             return _refuse(fault, HTTPStatus.BAD_REQUEST, tally)
         return request
 
-    def _reply(self, request: Request, results: Sequence[Result], tally: Tally) -> Reply:
-        try:
-            found = answer(
-                request,
-                results,
-                model=self.items.name,
-                version=self.items.version,
-                classes=self.items.predictor.classes,
-            )
-            return found.status, encode(found.content)
-        except Exception as error:  # noqa: BLE001 other requests must not suffer
-            return _fail("a request could not be answered", error, tally)
+    def _reply(self, request: Request, results: Sequence[Result]) -> Reply:
+        found = answer(
+            request,
+            results,
+            model=self.items.name,
+            version=self.items.version,
+            classes=self.items.predictor.classes,
+        )
+        return found.status, encode(found.content)
 
     @cached_property
     def _explaining(self) -> Predictor:
@@ -258,22 +274,20 @@ class ServedModel:
             found = explain(
                 predictor, frame, target=prediction["label"], steps=self.explain_steps
             )
-            body = encode({"prediction": prediction, **found.to_json()})
         except ServingError as error:
             fault = Fault("not_explainable", str(error))
             return _refuse(fault, HTTPStatus.BAD_REQUEST, tally)
-        except Exception as error:  # noqa: BLE001 other requests must not suffer
-            return _fail("a prediction could not be explained", error, tally)
         tally.explain_seconds.append(time.perf_counter() - started)
-        return HTTPStatus.OK, body
+        return HTTPStatus.OK, encode({"prediction": prediction, **found.to_json()})
+
+
+def _failed(error: Exception) -> tuple[list[Reply], Tally]:
+    log.error("a request could not be answered: %s", describe(error))
+    tally = Tally()
+    fault = Fault("internal", "the server failed on this request")
+    return [_refuse(fault, HTTPStatus.INTERNAL_SERVER_ERROR, tally)], tally
 
 
 def _refuse(fault: Fault, status: HTTPStatus, tally: Tally) -> Reply:
     tally.errors[fault.code] += 1
     return status, encode(fault.to_json())
-
-
-def _fail(what: str, error: Exception, tally: Tally) -> Reply:
-    log.error("%s: %s", what, describe(error))
-    fault = Fault("internal", "the server failed on this request")
-    return _refuse(fault, HTTPStatus.INTERNAL_SERVER_ERROR, tally)

@@ -158,7 +158,7 @@ def read_json(value: Any, *, limits: Limits | None = None) -> Request:
         Refused: See `read`.
     """
     limits = limits or Limits()
-    _check_depth(value, limits.depth)
+    check_depth(value, limits.depth)
     if not isinstance(value, dict):
         raise _unknown(f"the body is {_type(value)}")
     given = [name for name in ("text", "inputs", "instances") if name in value]
@@ -305,7 +305,12 @@ def _no_constant(name: str) -> Any:
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
-def _check_depth(value: Any, limit: int) -> None:
+def check_depth(value: Any, limit: int) -> None:
+    """Refuse JSON of more than `limit` levels.
+
+    Raises:
+        Refused: It has more.
+    """
     level, depth = [value], 0
     while level := [node for node in level if isinstance(node, dict | list)]:
         depth += 1

@@ -44,6 +44,7 @@ class ServerOptions(TypedDict):
 
     start: list[Literal["torchserve", "gateway"]]
     archive: str | None
+    archives: str
 
 
 def serve(cfg: DictConfig) -> None:
@@ -73,7 +74,7 @@ def serve(cfg: DictConfig) -> None:
         name=cfg.serve.name,
         settings=torchserve,
         timing=instantiate(cfg.serve.timing),
-        archive=None if cfg.archive is None else Path(cfg.archive),
+        archive=_archive(cfg.archive, Path(cfg.archives), cfg.serve.name),
     )
     keepers = [Keeper(name="TorchServe", begin=model.begin, alive=model.alive, end=model.end)]
     if "gateway" in cfg.start:
@@ -167,8 +168,18 @@ class _Model:
                 folder=self._folder, name=self._name, client=client, timing=self._timing
             )
             deployment.restore(patience=_PATIENCE)
-            if self._archive is not None and deployment.state.champion is None:
+            champion = deployment.state.champion
+            if self._archive is None:
+                return
+            if champion is None:
                 deployment.deploy(self._archive)
+            elif champion not in self._archive.name:
+                log.info(
+                    "version %s is deployed and stays; to replace it: python scripts/deploy.py "
+                    "action=deploy archive=%s",
+                    champion,
+                    self._archive,
+                )
 
     def alive(self) -> bool:
         return self._server.running
@@ -218,6 +229,21 @@ class _Gateway:
         process.wait()
         assert process.stdin is not None  # noqa: S101 it is a pipe
         process.stdin.close()
+
+
+def _archive(given: str | None, archives: Path, name: str) -> Path | None:
+    """The archive to begin with, if any; `latest` is the newest of a folder."""
+    if given != "latest":
+        return None if given is None else Path(given)
+    found = max(
+        archives.glob(f"{name}-*.mar"), key=lambda path: path.stat().st_mtime, default=None
+    )
+    if found is None:
+        raise ServingError(
+            f"archive=latest: {archives} has no archive of {name}: make one with "
+            "python scripts/export.py bundle=latest"
+        )
+    return found
 
 
 def _lives(address: str) -> bool:

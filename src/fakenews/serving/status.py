@@ -122,11 +122,10 @@ def shown(status: Status) -> Group:
         role = ", ".join(version.roles) or ("idle" if version.added else "not in the state")
         if version.share is not None:
             role += f" ({100 * version.share:g}%)"
-        ready = f"{version.ready} of {version.workers} ready" if status.answers else "?"
         table.add_row(
             version.version,
             role,
-            ready if version.workers or version.ready else "archive only",
+            _workers(version) if status.answers else "?",
             str(version.waiting) if status.answers else "?",
             version.added or "",
         )
@@ -149,6 +148,14 @@ def shown(status: Status) -> Group:
         for event in status.events
     ]
     return Group(*parts)
+
+
+def _workers(version: VersionStatus) -> str:
+    if version.added is None:
+        return f"{version.ready} ready"
+    if version.workers or version.ready:
+        return f"{version.ready} of {version.workers} ready"
+    return "archive only"
 
 
 def _version(state: State, name: str, found: Registered | None) -> VersionStatus:

@@ -85,6 +85,9 @@ class Versions:
         wanted = workers or found.wanted or 1
         if found.wanted != wanted or not found.ready:
             self._client.scale(self._name, version, wanted)
+        if found.ready == found.wanted == wanted:
+            return wanted
+        log.info("loading version %s, for at most %d s", version, found.startup_timeout)
         self._wait(version, wanted, mark)
         log.info(
             "version %s is ready: %d worker%s, after %.1f s",

@@ -113,6 +113,17 @@ def find_run(runs: Path, resume: str) -> Path | None:
     return None
 
 
+def latest_finished(runs: Path) -> Path | None:
+    """The newest run with a bundle, of all names; None if there is none.
+
+    Args:
+        runs: Folder of the names' folders.
+    """
+    folders = [path.parent.parent for path in runs.glob("*/*/bundle/manifest.json")]
+    done = [path for path in folders if read_record(path).get("state") == "finished"]
+    return max(done, key=lambda path: (path / _RECORD).stat().st_mtime, default=None)
+
+
 def discard_empty(folder: Path) -> None:
     """Remove a run folder in which no run began, as a user's mistake leaves.
 

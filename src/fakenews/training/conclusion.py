@@ -152,6 +152,9 @@ def bundle_content(
     }
     if predictor.features is not None:
         reference["tabular"] = predictor.features.transform(frame.iloc[some])
+    if predictor.tokenizer is not None:
+        tokens = predictor.tokens(frame.iloc[some])
+        reference |= {"input_ids": tokens.input_ids, "offsets": tokens.offsets}
     return BundleContent(
         model=architecture,
         weights=weights,

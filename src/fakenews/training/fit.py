@@ -31,6 +31,7 @@ from fakenews.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from fakenews.training.compilation import compile_network, not_compiled
 from fakenews.training.history import History
 from fakenews.training.reader import fit_features
+from fakenews.training.sharding import ResumeSplit
 
 # What the libraries that connect ranks say when one is gone.
 _OF_RANKS = re.compile(r"\b(gloo|nccl)\b|Connection closed by peer", re.IGNORECASE)
@@ -101,17 +102,15 @@ def fit_network(
     """Fit a network with Lightning, and take its best weights.
 
     Raises:
-        ConfigError: The network cannot be compiled, or a split one would be resumed.
+        ConfigError: The network cannot be compiled.
         Interrupted: Stopped from outside; what was done is in `folder`.
-        TrainingError: The loss or the logits are not finite, or a checkpoint is damaged.
+        TrainingError: The loss or the logits are not finite, or a checkpoint is damaged or
+            not the trainer's.
     """
     last = folder / LAST
+    first = dict(callbacks)
     if last.is_file() and is_sharded(cfg):
-        # It was tried: the weights then differ from those of a run that was not stopped.
-        raise ConfigError(
-            f"trainer=fsdp cannot go on from {last}, which would not end in the same weights: "
-            "start without resume"
-        )
+        first["resume"] = ResumeSplit(last)
     network: type[Network] = get_class(cfg.model.network._target_)
     features: FeaturePipeline | None = None
     if network.reads_tabular:
@@ -138,7 +137,7 @@ def fit_network(
         own.pop("progress", None)
     trainer: L.Trainer = instantiate(
         cfg.trainer,
-        callbacks=[*callbacks.values(), *own.values()],
+        callbacks=[*first.values(), *own.values()],
         logger=logger or False,
         plugins=[AtomicCheckpointIO()],
         # Lightning's own limit ends a training as if it were done; StopAndSave's does not.

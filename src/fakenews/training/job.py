@@ -28,7 +28,7 @@ from fakenews.config import check, plain
 from fakenews.data.dataset import LabelledData
 from fakenews.errors import ConfigError, Interrupted, TrainingError
 from fakenews.inference.latency import latency
-from fakenews.launch import check_world, is_main_process
+from fakenews.launch import check_world, is_main_process, restarts
 from fakenews.rules import is_sharded, training_rules, world_size
 from fakenews.tracking.folder import LAST, RESULT, RunFolder, read_record
 from fakenews.tracking.mlflow import is_mlflow
@@ -295,6 +295,8 @@ def open_folder(cfg: DictConfig, path: Path) -> RunFolder:
         TrainingError: Another process works on it.
     """
     folder = RunFolder(path)
+    if count := restarts():
+        log.warning("a rank died, and all were started again: restart %d", count)
     if cfg.resume == "auto" and folder.last_checkpoint is None:
         log.info("resume=auto: no run of this name is unfinished, so a new one starts")
     elif cfg.resume is not None:

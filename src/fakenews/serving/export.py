@@ -1,0 +1,139 @@
+"""The command `scripts/export.py`: a bundle becomes an archive that TorchServe serves."""
+
+import dataclasses
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypedDict
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from fakenews.bundle import MANIFEST, find_bundle, read_bundle
+from fakenews.config import check, option_faults
+from fakenews.errors import ConfigError
+from fakenews.predictor import Predictor
+from fakenews.serving.archive import Made, ModelConfig, write_archive
+from fakenews.serving.golden import golden_predictions
+from fakenews.tracking.artifacts import download_bundle, run_of_model
+from fakenews.tracking.folder import latest_finished
+
+log = logging.getLogger(__name__)
+
+# By how much a served probability may differ from the exported one.
+_ATOL = 1e-4
+
+
+class ExportOptions(TypedDict):
+    """The options of `conf/export.yaml` that are of no part."""
+
+    bundle: str | None
+    runs: str
+    run: str | int | None
+    model: str | None
+    tracking_uri: str
+    name: str
+    out: str
+    handler: str
+
+
+def export(cfg: DictConfig) -> Made:
+    """Do what `conf/export.yaml` describes.
+
+    Raises:
+        ConfigError: An option is wrong.
+        FakeNewsError: See `export_bundle`.
+    """
+    check(cfg, rules=lambda cfg: iter(option_faults(cfg, ExportOptions)))
+    return export_bundle(
+        **{key: cfg[key] for key in ExportOptions.__annotations__},
+        config=instantiate(cfg.config),
+        settings=instantiate(cfg.settings, _convert_="all"),
+    )
+
+
+def export_bundle(
+    *,
+    bundle: str | None = None,
+    runs: str = "runs",
+    run: str | int | None = None,
+    model: str | None = None,
+    tracking_uri: str,
+    name: str,
+    out: str,
+    handler: str,
+    config: ModelConfig,
+    settings: Callable[..., Any],
+) -> Made:
+    """Make the archive of a bundle.
+
+    Args:
+        bundle: Folder of a bundle, or of a run; `latest` for the newest of `runs`.
+        runs: Folder of run folders.
+        run: Or the MLflow id of a run.
+        model: Or a registered model, NAME@ALIAS or NAME/VERSION.
+        tracking_uri: Of the MLflow store of these.
+        name: Of the model that is served.
+        out: Folder of archives.
+        handler: Module that TorchServe runs.
+        config: How TorchServe runs it.
+        settings: `ServedModel.load` with the arguments that the handler gives it.
+
+    Raises:
+        ConfigError: Not one of `bundle`, `run` and `model` is given.
+        BundleError: The bundle is damaged, or does not predict.
+        ServingError: The archive cannot be written.
+        TrackingError: The MLflow store cannot be used, or has no such bundle.
+    """
+    given = {"bundle": bundle, "run": run, "model": model}
+    if sum(value is not None for value in given.values()) != 1:
+        raise ConfigError("give one of bundle=FOLDER, run=RUN_ID and model=NAME@champion")
+    if bundle == "latest":
+        bundle = _latest(Path(runs))
+    with _folder(bundle, run, model, tracking_uri) as folder:
+        content = read_bundle(folder)
+        original = json.loads((find_bundle(folder) / MANIFEST).read_text("utf-8"))["sha256"]
+    arguments = dict(getattr(settings, "keywords", {}))
+    predictor = Predictor.from_content(content)
+    content = dataclasses.replace(
+        content,
+        golden=golden_predictions(predictor, atol=_ATOL),
+        provenance={**content.provenance, "exported_from": original},
+    )
+    made = write_archive(
+        content,
+        name=name,
+        config=config.to_yaml(arguments),
+        handler=Path(handler),
+        out=Path(out),
+    )
+    size = made.path.stat().st_size / 1e6
+    said = "made" if made.new else "was there already, the same"
+    log.info("%s %s (%.0f MB)", made.path, said, size)
+    log.info("deploy it: python scripts/deploy.py action=deploy archive=%s", made.path)
+    return made
+
+
+def _latest(runs: Path) -> str:
+    found = latest_finished(runs)
+    if found is None:
+        raise ConfigError(f"bundle=latest: {runs} has no finished run: train one first")
+    log.info("the newest run is %s", found)
+    return str(found)
+
+
+@contextmanager
+def _folder(
+    bundle: str | None, run: str | int | None, model: str | None, tracking_uri: str
+) -> Iterator[Path]:
+    """The folder of the bundle, downloaded if it is in MLflow's store."""
+    if bundle is not None:
+        yield Path(bundle)
+        return
+    if model is not None:
+        run = run_of_model(uri=tracking_uri, model=model)
+    with tempfile.TemporaryDirectory(prefix="fakenews-") as temporary:
+        yield download_bundle(uri=tracking_uri, run=str(run), folder=Path(temporary))
