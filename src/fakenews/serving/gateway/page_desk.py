@@ -15,6 +15,7 @@ from fakenews.serving.gateway.ids import new_id
 from fakenews.serving.gateway.page_tables import Scored, Shelf, score, text_column
 from fakenews.serving.gateway.problems import Problem
 from fakenews.serving.gateway.service import Gateway, refused
+from fakenews.serving.gateway.tables import TableScorer
 
 _VISITS = 10_000
 
@@ -36,11 +37,13 @@ class Desk:
 
     Args:
         gateway: Answers.
+        scorer: Predicts tables.
         shelf: For predicted tables.
     """
 
-    def __init__(self, *, gateway: Gateway, shelf: Shelf) -> None:
+    def __init__(self, *, gateway: Gateway, scorer: TableScorer, shelf: Shelf) -> None:
         self._gateway = gateway
+        self._scorer = scorer
         self._shelf = shelf
         self._columns = gateway.settings.tables.columns
         # By visit, the id of the last answer.
@@ -134,7 +137,7 @@ class Desk:
             named = (column or "").strip() or None
             state = None
             async with aclosing(
-                score(self._gateway.table, self._shelf, path, text=named)
+                score(self._scorer.score, self._shelf, path, text=named)
             ) as states:
                 async for state in states:
                     bar = view.progress(path.name, state.done, state.total)
