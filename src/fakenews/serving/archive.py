@@ -143,8 +143,8 @@ def write_archive(
         cause = error.__cause__ if isinstance(error, BundleError) else error
         reason = getattr(cause, "strerror", None) or cause
         raise ServingError(
-            f"the archive cannot be written to {out}: {reason}; choose a folder that is writable "
-            "and has space"
+            f"the archive cannot be written to {out}: {reason}; choose a folder that is "
+            "writable and has space"
         ) from error
     return Made(path=path, version=version, new=True)
 
