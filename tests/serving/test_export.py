@@ -24,7 +24,11 @@ from fakenews.serving.golden import TEXTS
 from fakenews.serving.model import ServedModel
 from fakenews.serving.optimise import Comparison, Tolerances
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader")
+# Exports of networks take a second each, and there are many.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The ..noload.. loader"),
+]
 
 Export = Callable[..., Made]
 

@@ -15,7 +15,10 @@ from fakenews.errors import BundleError, ConfigError, ServingError
 from fakenews.models.tfidf import TfidfClassifier
 from fakenews.predictor import Predictor
 from fakenews.serving import optimise as module
-from fakenews.serving.optimise import Comparison, Rows, Tolerances, compare, optimise
+from fakenews.serving.optimise import Comparison, Tolerances, optimise
+
+# Exports of networks take a second each, and there are many.
+pytestmark = pytest.mark.slow
 
 ANY = Tolerances(
     onnx_max_difference=1,
@@ -199,22 +202,3 @@ class Shifted:
         outputs = self.engine.run(inputs)
         shift = inputs.attention_mask.sum(axis=1)
         return outputs._replace(logits=outputs.logits + np.stack([-shift, 0 * shift], axis=1))
-
-
-def test_rows_are_compared_in_their_order(checked_content: BundleContent) -> None:
-    predictor = Predictor.from_content(checked_content)
-    rows = Rows.of(checked_content)
-    found = compare(predictor, Shifted(predictor), rows)
-    # The bundle has the logits of its rows.
-    before = checked_content.reference["logits"]
-    after = before.copy()
-    after[:, 0] -= rows.tokens.lengths
-    one, other = (predictor.calibration.apply(logits) for logits in (before, after))
-    furthest = np.abs(one - other).max(axis=1)
-    assert found.mean_difference == pytest.approx(furthest.mean(), rel=1e-3)
-    assert found.max_difference == pytest.approx(furthest.max(), rel=1e-3)
-    decided = [predictor.calibration.decide(p, predictor.classes) for p in (one, other)]
-    assert found.decided_otherwise == np.mean(decided[0] != decided[1]) > 0
-    same = compare(predictor, predictor.engine, rows)
-    assert (same.max_difference, same.decided_otherwise) == (0, 0)
-    assert same.average_precision[0] == same.average_precision[1]

@@ -15,6 +15,9 @@ from fakenews.models.networks import TabularNet
 from fakenews.predictor import Predictor
 from fakenews.serving.to_onnx import to_onnx
 
+# Exports of networks take a second each, and there are many.
+pytestmark = pytest.mark.slow
+
 
 def batch(predictor: Predictor, rows: int, tokens: int) -> Inputs:
     """Random texts, the first of which is half as long."""
