@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_object
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fakenews.config import TARGETS, check, register_resolvers
 from fakenews.errors import ConfigError
 from fakenews.rules import METRICS, preparation_rules, training_rules
+from fakenews.serving.archive import ModelConfig
 from fakenews.serving.deploy import deploy_rules
+from fakenews.serving.export import export_rules
+from fakenews.serving.optimise import Tolerances
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -116,6 +119,16 @@ def test_how_models_are_served(option: str, composed: Callable[..., DictConfig])
     assert Path(cfg.serve.torchserve.log_config).is_file()
     # The gateway is for others: TorchServe itself cannot be reached from elsewhere.
     assert not {name for name in cfg.serve.torchserve if "host" in name} - {"metrics_host"}
+
+
+def test_what_is_exported(composed: Callable[..., DictConfig]) -> None:
+    cfg = composed("bundle=latest", "engine=onnx-int8", root="export")
+    check(cfg, rules=export_rules)
+    assert "${" not in OmegaConf.to_yaml(cfg, resolve=True)
+    assert Path(cfg.handler).is_file()
+    # What is written here for all to see are the defaults of the code.
+    assert instantiate(cfg.tolerances, _execution_whitelist_=TARGETS) == Tolerances()
+    assert instantiate(cfg.config, _execution_whitelist_=TARGETS) == ModelConfig()
 
 
 @pytest.mark.parametrize("model", ["fusion", "text", "tabular", "seed", "tfidf"])

@@ -1,10 +1,12 @@
 """The predictor: one answer through every door, and an answer for every row."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,13 +14,14 @@ import pytest
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
+from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 
 from fakenews.bundle import BundleContent, read_bundle
 from fakenews.config import TARGETS
 from fakenews.data.cleaning import Cleaning
 from fakenews.data.dataset import Dataset
-from fakenews.engines import TfidfEngine
+from fakenews.engines import OnnxEngine, TfidfEngine, TorchEngine
 from fakenews.errors import BundleError, ConfigError, DataError
 from fakenews.evaluation.calibration import Calibration
 from fakenews.inference.predict import score_file
@@ -339,3 +342,82 @@ def test_the_bundle_and_the_device_are_named(columns_bundle: Path, tmp_path: Pat
         Predictor.load(tmp_path)
     with pytest.raises(ConfigError, match="device=abacus cannot be used"):
         Predictor.load(columns_bundle, device="abacus")
+
+
+# --- engines ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exported(columns_bundle: Path) -> BundleContent:
+    """A bundle whose exported engine is sure that it is always `unsure`."""
+    features = read_bundle(columns_bundle).model["arguments"]["tabular_dim"]
+    weight = np.zeros((features, 3), dtype=np.float32)
+    bias = np.array([0, 50, 0], dtype=np.float32)
+    values = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
+        for name, width in (("tabular", features), ("logits", 3), ("embeddings", features))
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gemm", ["tabular", "weight", "bias"], ["logits"]),
+            helper.make_node("Identity", ["tabular"], ["embeddings"]),
+        ],
+        "g",
+        [values["tabular"]],
+        [values["logits"], values["embeddings"]],
+        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return changed(
+        columns_bundle, engine={"name": "onnx"}, onnx=bytes(model.SerializeToString())
+    )
+
+
+ROW = pd.DataFrame({"text": ["a"], "age": [1.0], "lang": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("options", "engine"),
+    [
+        ({}, OnnxEngine),
+        ({"engine": "onnx", "threads": 2}, OnnxEngine),
+        ({"engine": "torch"}, TorchEngine),
+        # It runs on CPUs only.
+        ({"device": "meta"}, TorchEngine),
+    ],
+)
+def test_an_exported_bundle_brings_its_engine(
+    exported: BundleContent, options: dict[str, Any], engine: type
+) -> None:
+    predictor = Predictor.from_content(exported, **options)
+    assert type(predictor.engine) is engine
+    if "device" not in options:
+        (found,) = predictor.predict(ROW)
+        assert (found.probabilities["unsure"] > 0.999) == (engine is OnnxEngine)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"engine": "onnx-int8"},
+            "it has no engine onnx-int8: export it with engine=onnx-int8",
+        ),
+        ({"engine": "abacus"}, "engine=abacus: choose torch, onnx or onnx-int8"),
+        ({"engine": "onnx", "device": "meta"}, "engine=onnx is for device=cpu: choose engine="),
+    ],
+)
+def test_engines_that_are_not_there(
+    exported: BundleContent, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((BundleError, ConfigError), match=message):
+        Predictor.from_content(exported, **options)
+
+
+def test_a_bundle_without_an_engine(columns_bundle: Path, exported: BundleContent) -> None:
+    with pytest.raises(BundleError, match=f"{columns_bundle}: it has no engine onnx: export"):
+        Predictor.load(columns_bundle, engine="onnx")
+    with pytest.raises(BundleError, match=r"engine/model\.onnx is missing"):
+        Predictor.from_content(dataclasses.replace(exported, onnx=None))
+    with pytest.raises(BundleError, match=r"engine/model\.onnx cannot be loaded"):
+        Predictor.from_content(dataclasses.replace(exported, onnx=b"damaged"))

@@ -6,7 +6,7 @@ Shapes: N texts, B batch, C classes, F tabular features, H embedding.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -210,32 +210,36 @@ class Predictor:
         """
         if isinstance(texts, str):
             raise TypeError("predict takes a list of texts: write predict([text])")
-        table = texts
-        if not isinstance(table, pd.DataFrame):
-            # Objects: pandas' strings cannot hold half a surrogate pair, and JSON can.
-            table = pd.DataFrame({"text": list(texts)}, dtype=object)
-        missing = [name for name in ("text", *self.columns) if name not in table.columns]
+        # Few tables are made on the way: of one text they would take longer than all else.
+        table: Any = texts if isinstance(texts, pd.DataFrame) else {"text": list(texts)}
+        missing = [name for name in ("text", *self.columns) if name not in table]
         if missing:
             raise DataError(
                 f"the model needs the column{'s' * (len(missing) > 1)} {', '.join(missing)}"
             )
-        table = table[["text", *self.columns]].reset_index(drop=True)
-        faults = [_fault(text) for text in table["text"]]
-        for name in self.numeric:
-            table[name] = _numbers(table[name], faults)
+        given = list(table["text"])
+        faults = [_fault(text) for text in given]
+        columns = {name: _numbers(table[name], faults) for name in self.numeric}
         for name in self.categorical:
             # As files are read: a category is its text without the space around it.
             values = [v.strip() if isinstance(v, str) else v for v in table[name]]
-            table[name] = pd.Series(values, dtype=object)
-        usable = np.flatnonzero([fault is None for fault in faults])
-        frame = table.iloc[usable]
-        cleaned = self.cleaning(frame["text"].tolist())
-        frame = frame.assign(text=pd.Series(cleaned.texts, index=frame.index, dtype=object))
-        legible = np.array([text != "" for text in cleaned.texts], dtype=bool)
-        for row in usable[~legible]:
-            faults[row] = _EMPTY
-        clipped = np.array(cleaned.clipped, dtype=bool)[legible]
-        predictions = iter(self._predict_clean(frame[legible], clipped))
+            columns[name] = np.fromiter(values, dtype=object, count=len(values))
+        usable = [row for row, fault in enumerate(faults) if fault is None]
+        cleaned = self.cleaning([given[row] for row in usable])
+        rows, legible, clipped = [], [], []
+        for row, text, cut in zip(usable, cleaned.texts, cleaned.clipped, strict=True):
+            if text == "":
+                faults[row] = _EMPTY
+                continue
+            rows.append(row)
+            legible.append(text)
+            clipped.append(cut)
+        # Objects: pandas' strings cannot hold half a surrogate pair, and JSON can.
+        frame = pd.DataFrame(
+            {"text": pd.Series(legible, dtype=object)}
+            | {n: pd.Series(column[rows], dtype=column.dtype) for n, column in columns.items()}
+        )
+        predictions = iter(self._predict_clean(frame, np.array(clipped, dtype=bool)))
         return [
             next(predictions)
             if fault is None
@@ -246,7 +250,7 @@ class Predictor:
     def _predict_clean(
         self, frame: pd.DataFrame, clipped: NDArray[np.bool_]
     ) -> list[Prediction]:
-        if frame.empty:
+        if not len(frame):
             return []
         tokens = self.tokens(frame)
         outputs = self._run(frame, tokens, progress=False)
@@ -361,6 +365,8 @@ def _engine(
 ) -> Engine:
     exported: str = (content.engine or {}).get("name", "torch")
     wanted = name or (exported if device == "cpu" else "torch")
+    if wanted not in (known := get_args(EngineName)):
+        raise ConfigError(f"engine={wanted}: choose {', '.join(known[:-1])} or {known[-1]}")
     if wanted not in ("torch", exported):
         raise BundleError(f"it has no engine {wanted}: export it with engine={wanted}")
     if wanted != "torch":

@@ -1,5 +1,6 @@
 """What tests of deployments share: archives, and a stand-in for TorchServe's APIs."""
 
+import dataclasses
 import json
 import re
 import secrets
@@ -10,12 +11,17 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from fakenews.serving.keys import Keys
 from fakenews.serving.management import Management
+
+if TYPE_CHECKING:
+    from fakenews.bundle import BundleContent
 
 NAME = "fakenews"
 
@@ -226,3 +232,43 @@ def client(stand_in: StandIn) -> Iterator[Management]:
         management=stand_in.address, inference=stand_in.address, keys=keys, pause=0.001
     ) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def checked_content(fusion_bundle: Path) -> "BundleContent":
+    """The content of `fusion_bundle` with reference rows to check an engine on."""
+    from fakenews.bundle import read_bundle
+    from fakenews.predictor import Predictor
+
+    content = read_bundle(fusion_bundle)
+    predictor = Predictor.from_content(content)
+    generator = np.random.default_rng(0)
+    words = ["rain", "42", "Minister", "cure!", "safe", "in", "Oslo", "BREAKING", "never"]
+    lengths = generator.integers(1, 30, 120)
+    texts = [" ".join(generator.choice(words, length)) for length in lengths]
+    frame = pd.DataFrame({"text": texts}, dtype=object)
+    outputs, tokens = predictor.outputs(frame), predictor.tokens(frame)
+    assert predictor.features is not None
+    # As a model that is right four times of five.
+    labels = (outputs.logits[:, 1] > np.median(outputs.logits[:, 1])).astype(np.int64)
+    labels = np.where(generator.random(len(texts)) < 0.2, 1 - labels, labels)
+    reference = {
+        "rows": np.arange(len(texts)),
+        "labels": labels,
+        "logits": outputs.logits,
+        "embeddings": outputs.embeddings,
+        "tabular": predictor.features.transform(frame),
+        "input_ids": tokens.input_ids,
+        "offsets": tokens.offsets,
+    }
+    return dataclasses.replace(content, reference=reference)
+
+
+@pytest.fixture(scope="session")
+def network_onnx(fusion_bundle: Path) -> bytes:
+    """The network of `fusion_bundle`, exported."""
+    from fakenews.predictor import Predictor
+    from fakenews.serving.to_onnx import to_onnx
+
+    engine: Any = Predictor.load(fusion_bundle).engine
+    return to_onnx(engine.network)

@@ -144,8 +144,7 @@ def write_archive(
         reason = getattr(cause, "strerror", None) or cause
         raise ServingError(
             f"the archive cannot be written to {out}: {reason}; choose a folder that is "
-            "writable "
-            "and has space"
+            "writable and has space"
         ) from error
     return Made(path=path, version=version, new=True)
 

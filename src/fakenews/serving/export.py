@@ -46,6 +46,11 @@ class ExportOptions(TypedDict):
     handler: str
 
 
+def export_rules(cfg: DictConfig) -> Iterator[str]:
+    """What is wrong with the options of `conf/export.yaml` that are of no part."""
+    yield from option_faults(cfg, ExportOptions)
+
+
 def export(cfg: DictConfig) -> Made:
     """Do what `conf/export.yaml` describes.
 
@@ -53,7 +58,7 @@ def export(cfg: DictConfig) -> Made:
         ConfigError: An option is wrong.
         FakeNewsError: See `export_bundle`.
     """
-    check(cfg, rules=lambda cfg: iter(option_faults(cfg, ExportOptions)))
+    check(cfg, rules=export_rules)
     return export_bundle(
         **{key: cfg[key] for key in ExportOptions.__annotations__},
         tolerances=instantiate(cfg.tolerances),

@@ -144,8 +144,7 @@ def optimise(
         )
     if engine == "onnx-int8" and predictor.tokenizer is None:
         raise ConfigError(
-            f"engine=onnx-int8 does not go with a {content.model['network']} model, which "
-            "reads no "
+            f"engine=onnx-int8 is not for a {content.model['network']} model, which reads no "
             "text: choose engine=onnx or torch"
         )
     rows = Rows.of(content)

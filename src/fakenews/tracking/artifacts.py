@@ -1,12 +1,15 @@
 """What the MLflow store keeps of a finished run: found by run or by registered model."""
 
+import urllib.parse
 from pathlib import Path
 
 from fakenews.errors import TrackingError
-from fakenews.tracking.store import check_store, explain, impatient
+from fakenews.tracking.store import check_store, impatient, public, sqlite_file
 
 BUNDLE = "bundle"
 """Folder of the bundle among the artefacts of a run."""
+
+_OPTION = "tracking_uri"
 
 
 def download_bundle(*, uri: str, run: str, folder: Path, timeout: float = 60) -> Path:
@@ -27,16 +30,16 @@ def download_bundle(*, uri: str, run: str, folder: Path, timeout: float = 60) ->
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    check_store(uri, timeout=timeout)
+    _check(uri, timeout)
     try:
         with impatient(timeout):
             found = download_artifacts(
                 run_id=run, artifact_path=BUNDLE, dst_path=str(folder), tracking_uri=uri
             )
-    except MlflowException as error:
-        raise TrackingError(f"run={run}: {explain(uri, error)}") from error
-    except OSError as error:
-        raise TrackingError(f"run={run} has no bundle that can be read ({error})") from error
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"run={run}: the MLflow store {public(uri)} has no bundle of it: {_reason(error)}"
+        ) from error
     return Path(found)
 
 
@@ -54,11 +57,13 @@ def run_of_model(*, uri: str, model: str, timeout: float = 60) -> str:
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
-    check_store(uri, timeout=timeout)
-    client = MlflowClient(uri)
     name, at, alias = model.rpartition("@")
     if not at:
-        name, _, alias = model.rpartition("/")
+        name, slash, alias = model.rpartition("/")
+        if not slash:
+            raise TrackingError(f"model={model}: write NAME@ALIAS or NAME/VERSION")
+    _check(uri, timeout)
+    client = MlflowClient(uri)
     try:
         with impatient(timeout):
             found = (
@@ -67,5 +72,20 @@ def run_of_model(*, uri: str, model: str, timeout: float = 60) -> str:
                 else client.get_model_version(name, alias)
             )
     except MlflowException as error:
-        raise TrackingError(f"model={model}: {explain(uri, error)}") from error
+        raise TrackingError(
+            f"model={model} is not in the MLflow store {public(uri)}: {_reason(error)}"
+        ) from error
+    if not found.run_id:
+        raise TrackingError(f"model={model} was registered without a run: give bundle=FOLDER")
     return str(found.run_id)
+
+
+def _check(uri: str, timeout: float) -> None:
+    # MLflow would make one, to say that nothing is in it.
+    if urllib.parse.urlsplit(uri).scheme == "sqlite" and not sqlite_file(uri).is_file():
+        raise TrackingError(f"{_OPTION}={uri}: there is no such file: correct the path")
+    check_store(uri, timeout=timeout, option=_OPTION)
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), repr(error))[:200]

@@ -13,12 +13,13 @@ from pathlib import Path
 from fakenews.errors import TrackingError
 
 
-def check_store(uri: str, *, timeout: float) -> None:
+def check_store(uri: str, *, timeout: float, option: str = "logger.tracking_uri") -> None:
     """Check that a tracking store answers and takes us, before any work.
 
     Args:
         uri: Of the store.
         timeout: Seconds in which it must answer.
+        option: By which it was given, for messages.
 
     Raises:
         TrackingError: It does not, and why.
@@ -27,9 +28,7 @@ def check_store(uri: str, *, timeout: float) -> None:
         parts = urllib.parse.urlsplit(uri)
         address = (parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
     except ValueError as error:
-        raise TrackingError(
-            "logger.tracking_uri is no address: write http://HOST:PORT"
-        ) from error
+        raise TrackingError(f"{option} is no address: write http://HOST:PORT") from error
     if parts.password is not None:
         variables = (
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -37,16 +36,16 @@ def check_store(uri: str, *, timeout: float) -> None:
             else "what the database reads, as PGPASSWORD,"
         )
         raise TrackingError(
-            "logger.tracking_uri holds a password, and a configuration is written to files: "
+            f"{option} holds a password, and a configuration is written to files: "
             f"set {variables} in the environment instead"
         )
     if parts.scheme in ("", "file"):
         raise TrackingError(
-            f"logger.tracking_uri={uri}: MLflow no longer writes plain folders; use "
+            f"{option}={uri}: MLflow no longer writes plain folders; use "
             "sqlite:///FILE or a server"
         )
     if parts.scheme == "sqlite":
-        _check_sqlite(sqlite_file(uri), timeout)
+        _check_sqlite(sqlite_file(uri), timeout, option)
     elif parts.scheme in ("http", "https"):
         try:
             # Quicker, and clearer when it fails, than the client.
@@ -55,13 +54,12 @@ def check_store(uri: str, *, timeout: float) -> None:
         except OSError as error:
             raise TrackingError(
                 f"the MLflow server {public(uri)} cannot be reached "
-                f"({error.strerror or error}): start it, correct logger.tracking_uri, or "
-                "choose logger=csv"
+                f"({error.strerror or error}): start it, or {_other(option)}"
             ) from error
-        _ask(uri, timeout)
+        _ask(uri, timeout, option)
 
 
-def _ask(uri: str, timeout: float) -> None:
+def _ask(uri: str, timeout: float, option: str) -> None:
     """Ask a server for something that needs its permission."""
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
@@ -77,8 +75,7 @@ def _ask(uri: str, timeout: float) -> None:
                 "and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what it knows"
             ) from error
         raise TrackingError(
-            f"{explain(uri, error)}: is it an MLflow server? correct logger.tracking_uri, or "
-            "choose logger=csv"
+            f"{explain(uri, error)}: is it an MLflow server? {_other(option)}"
         ) from error
 
 
@@ -87,11 +84,11 @@ def sqlite_file(uri: str) -> Path:
     return Path(urllib.parse.urlsplit(uri).path.removeprefix("/"))
 
 
-def _check_sqlite(path: Path, timeout: float) -> None:
+def _check_sqlite(path: Path, timeout: float, option: str) -> None:
     if not path.parent.is_dir():
         # A slip in the path would otherwise leave folders anywhere.
         raise TrackingError(
-            f"logger.tracking_uri: the folder {path.parent} does not exist: make it, or "
+            f"{option}: the folder {path.parent} does not exist: make it, or "
             "correct the path (an absolute one has four slashes, as in sqlite:////data/m.db)"
         )
     try:
@@ -108,7 +105,7 @@ def _check_sqlite(path: Path, timeout: float) -> None:
     except (sqlite3.Error, OSError) as error:
         raise TrackingError(
             f"the MLflow store {path} cannot be written ({error}): end the process that "
-            "holds it, or choose another with logger.tracking_uri, or logger=csv"
+            f"holds it, or {_other(option)}"
         ) from error
 
 
@@ -140,3 +137,9 @@ def public(uri: str) -> str:
     if "@" not in parts.netloc:
         return uri
     return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _other(option: str) -> str:
+    """What else can be done: a training can do without a store."""
+    instead = ", or choose logger=csv" if option.startswith("logger.") else ""
+    return f"correct {option}{instead}"

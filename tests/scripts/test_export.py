@@ -1,0 +1,62 @@
+"""`scripts/export.py` as a person runs it."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "export.py"), *arguments],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_run_becomes_an_archive(tiny_run: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, f"bundle={tiny_run}", "out=archives", "settings.unsure=0.3")
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "archives").iterdir()
+    assert f"archives/{path.name} made (" in done.stdout
+    assert done.stderr == ""
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("handler.py") == (ROOT / "serve" / "handler.py").read_bytes()
+        assert "unsure: 0.3" in archive.read("model-config.yaml").decode()
+    assert [path.name for path in tmp_path.iterdir()] == ["archives"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give one of bundle=FOLDER, run=RUN_ID and model=NAME@champion"),
+        (["bundle=absent"], "absent is no bundle: there is no such folder"),
+        (["bundel=x"], "bundel is not an option: did you mean bundle?"),
+        (
+            ["bundle=x", "engine=tensorrt"],
+            "engine='tensorrt': it should be 'torch', 'onnx' or 'onnx-int8'",
+        ),
+        (
+            ["run=abc", "tracking_uri=sqlite:///no.db"],
+            "tracking_uri=sqlite:///no.db: there is no such file: correct the path",
+        ),
+        (
+            ["bundle=x", "tolerances.int8_ece_rise=2"],
+            "tolerances.int8_ece_rise=2: it should be less than or equal to 1",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = run(tmp_path, *arguments)
+    assert (done.returncode, done.stderr) == (1, f"error: {message}\n")
+    assert list(tmp_path.iterdir()) == []

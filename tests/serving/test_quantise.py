@@ -1,0 +1,139 @@
+"""Networks in 8-bit integers: near the original, whatever stands beside a text."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from fakenews.bundle import BundleContent
+from fakenews.engines import Inputs, OnnxEngine
+from fakenews.errors import ConfigError
+from fakenews.predictor import Predictor
+from fakenews.serving.optimise import Rows
+from fakenews.serving.quantise import quantise
+
+# Exports of networks take a second each, and there are many.
+pytestmark = pytest.mark.slow
+
+GENERATOR = np.random.default_rng(0)
+# An embedding of 2000 rows, one channel of which is a hundred times as large as others.
+TABLE = GENERATOR.normal(size=(2000, 16)).astype(np.float32) * np.where(
+    np.arange(16) == 3, 100, 1
+).astype(np.float32)
+FIRST = GENERATOR.normal(size=(16, 24)).astype(np.float32)
+FIRST[3] /= 100
+SECOND = GENERATOR.normal(size=(24, 4)).astype(np.float32)
+BIAS = GENERATOR.normal(size=24).astype(np.float32)
+
+
+def graph(*, biased: bool = True, nodes: list[NodeProto] | None = None) -> bytes:
+    """embedding -> linear (with a bias or none) -> ReLU -> linear without one."""
+    inner = "product" if biased else "hidden"
+    made = nodes or [
+        helper.make_node("Gather", ["table", "input_ids"], ["states"]),
+        helper.make_node("MatMul", ["states", "first"], [inner]),
+        *([helper.make_node("Add", ["bias", inner], ["hidden"])] if biased else []),
+        helper.make_node("Relu", ["hidden"], ["active"]),
+        helper.make_node("MatMul", ["active", "second"], ["logits"]),
+    ]
+    arrays = {"table": TABLE, "first": FIRST, "second": SECOND, "bias": BIAS}
+    read = {name for node in made for name in node.input}
+    model = helper.make_model(
+        helper.make_graph(
+            made,
+            "g",
+            [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["b", "t"])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["b", "t", 4])],
+            [numpy_helper.from_array(a, name) for name, a in arrays.items() if name in read],
+        ),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+    return bytes(model.SerializeToString())
+
+
+def feed(rows: int, tokens: int = 12, seed: int = 0) -> dict[str, NDArray[Any]]:
+    ids = np.random.default_rng(seed).integers(0, 2000, (rows, tokens))
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
+def run(model: bytes, given: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    found: NDArray[np.float32] = session.run(["logits"], {"input_ids": given["input_ids"]})[0]
+    return found
+
+
+def test_weights_and_embeddings_are_whole_numbers_of_7_bits_and_8() -> None:
+    model = onnx.load_from_string(quantise(graph(), [feed(40)]))
+    arrays = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    weights = [array for array in arrays.values() if array.ndim == 2 and array.shape[1] > 1]
+    assert sorted(array.shape for array in weights) == [(16, 24), (24, 4), (2000, 16)]
+    assert {array.dtype for array in weights} == {np.dtype(np.int8)}
+    assert [np.abs(array).max() for array in weights if len(array) < 100] == [63, 63]
+    assert not arrays.keys() & {"table", "first", "second"}
+    onnx.checker.check_model(model)
+
+
+def test_the_same_examples_give_the_same_bytes() -> None:
+    assert quantise(graph(), [feed(8)]) == quantise(graph(), [feed(8)])
+
+
+def test_padding_is_no_example() -> None:
+    given = feed(8)
+    padded = {name: np.pad(array, ((0, 0), (0, 30))) for name, array in given.items()}
+    padded["input_ids"][:, 12:] = 7
+    assert quantise(graph(), [padded]) == quantise(graph(), [given])
+
+
+def test_a_channel_that_is_always_zero() -> None:
+    examples = feed(8)
+    table = TABLE.copy()
+    table[:, 5] = 0
+    model = onnx.load_from_string(graph())
+    for item in model.graph.initializer:
+        if item.name == "table":
+            item.CopyFrom(numpy_helper.from_array(table, "table"))
+    found = run(quantise(model.SerializeToString(), [examples]), examples)
+    assert np.isfinite(found).all()
+
+
+def test_nothing_to_quantise() -> None:
+    nodes = [
+        helper.make_node("Cast", ["input_ids"], ["states"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["states", "axis"], ["logits"]),
+    ]
+    model = onnx.load_from_string(graph(nodes=nodes))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2]), "axis"))
+    with pytest.raises(ConfigError, match="finds no layers in this model to quantise"):
+        quantise(model.SerializeToString(), [feed(2)])
+
+
+def test_a_transformer_answers_a_text_alone_as_among_others(
+    checked_content: BundleContent, network_onnx: bytes
+) -> None:
+    predictor = Predictor.from_content(checked_content)
+    rows = Rows.of(checked_content)
+    examples = [i._asdict() for _, i in rows.take(np.arange(30)).batches(predictor)]
+    engine = OnnxEngine(quantise(network_onnx, examples))
+    probabilities = np.empty((len(rows), 2))
+    exact = np.empty_like(probabilities)
+    for of_batch, inputs in rows.batches(predictor):
+        logits = [one.run(inputs).logits for one in (engine, predictor.engine)]
+        probabilities[of_batch], exact[of_batch] = map(predictor.calibration.apply, logits)
+        for place, row in enumerate(of_batch):
+            length = int(inputs.attention_mask[place].sum())
+            alone = Inputs(
+                [],
+                inputs.input_ids[[place], :length],
+                inputs.attention_mask[[place], :length],
+                inputs.tabular[[place]],
+            )
+            found = predictor.calibration.apply(engine.run(alone).logits)
+            np.testing.assert_allclose(found[0], probabilities[row], atol=1e-6)
+    assert 0 < np.abs(probabilities - exact).max() < 0.01
+    assert np.abs(probabilities - exact).mean() < 0.1 * exact[:, 0].std()
+    assert len(quantise(network_onnx, examples)) < 0.5 * len(network_onnx)
