@@ -1,6 +1,5 @@
 """Every option of every group composes, resolves and fits the code it configures."""
 
-import importlib
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fakenews.config import TARGETS, check, register_resolvers
@@ -210,8 +209,7 @@ def test_every_target_is_allowed_and_can_be_imported() -> None:
     assert "fakenews.models.networks.FusionNet" in found
     for target in sorted(found):
         assert any(target.startswith(name.rstrip("*")) for name in TARGETS), target
-        module, _, name = target.rpartition(".")
-        assert callable(getattr(importlib.import_module(module), name)), target
+        assert callable(get_object(target)), target
 
 
 def test_bases_say_so_by_their_name_and_miss_something_alone(

@@ -91,6 +91,7 @@ def test_a_pruner_is_chosen_by_its_short_name(pruner: str, composed: Composed) -
         ("trainer.devices=2", "a sweep trains in one: sweep.ranks=2 trainer=ddp starts each"),
         ("trainer.devices=[0, 1, 2]", "the trainer has 3 processes, and a sweep trains in one"),
         ("trainer.num_nodes=2", "the trainer has 2 processes"),
+        ("find_batch_size=true", "find_batch_size=true would give the trials of a sweep diff"),
     ],
 )  # fmt: skip
 def test_a_wrong_option_is_one_fault(override: str, fault: str, faults: Faults) -> None:

@@ -211,7 +211,7 @@ class Predictor:
         if isinstance(texts, str):
             raise TypeError("predict takes a list of texts: write predict([text])")
         # Few tables are made on the way: of one text they would take longer than all else.
-        table = texts if isinstance(texts, pd.DataFrame) else {"text": list(texts)}
+        table: Any = texts if isinstance(texts, pd.DataFrame) else {"text": list(texts)}
         missing = [name for name in ("text", *self.columns) if name not in table]
         if missing:
             raise DataError(

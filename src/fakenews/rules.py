@@ -33,6 +33,7 @@ class TrainingOptions(TypedDict):
     threads: PositiveCount | None
     matmul_precision: Literal["highest", "high", "medium"]
     compile: bool
+    find_batch_size: bool | PositiveCount
     bootstrap: PositiveCount
     register: str | None
 
@@ -51,6 +52,8 @@ def training_rules(cfg: DictConfig) -> Iterator[str]:
     if not faults:
         streamed = cfg.data._target_ == PREPARED
         rules = [_run_rules, sweep_rules, _prepared_rules if streamed else _data_rules]
+        if cfg.find_batch_size:
+            rules.append(_batch_size_rules)
         if "network" in cfg.model:  # a baseline has neither epochs nor features
             rules += [_network_rules, _trainer_rules, _callback_rules]
         for rule in rules:
@@ -299,6 +302,26 @@ def _trainer_rules(cfg: DictConfig) -> Iterator[str]:
         yield "compile=true does not go with trainer=fsdp: leave one of them out"
     if trainer.max_time is not None and not re.fullmatch(r"\d+:\d+:\d+:\d+", trainer.max_time):
         yield f"trainer.max_time={trainer.max_time}: write DD:HH:MM:SS, as in 00:01:30:00"
+
+
+def _batch_size_rules(cfg: DictConfig) -> Iterator[str]:
+    given = f"find_batch_size={str(cfg.find_batch_size).lower()}"
+    if "network" not in cfg.model:
+        yield f"{given}: a baseline has no batches; leave it out"
+    elif cfg.get("sweep") is not None:
+        yield (
+            f"{given} would give the trials of a sweep different batches: find the size in one "
+            "run, then set loader.batch_size"
+        )
+    if is_sharded(cfg):
+        yield f"{given} does not go with trainer=fsdp, whose ranks cannot try a size alone"
+    if isinstance(cfg.trainer.devices, str):
+        yield f"{given} needs trainer.devices={cfg.trainer.devices} as a number: leave it out"
+    if cfg.loader.get("batch_tokens") is not None:
+        yield (
+            f"{given} and loader.batch_tokens={cfg.loader.batch_tokens} both say how large a "
+            "batch may be: leave one of them out"
+        )
 
 
 def _callback_rules(cfg: DictConfig) -> Iterator[str]:

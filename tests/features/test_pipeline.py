@@ -25,7 +25,8 @@ TEXTS = [
 
 
 def frame_of(texts=TEXTS, **columns) -> pd.DataFrame:
-    return pd.DataFrame({"text": list(texts), **columns})
+    # Objects: pandas' strings cannot hold half a surrogate pair.
+    return pd.DataFrame({"text": pd.Series(list(texts), dtype=object), **columns})
 
 
 def extras() -> pd.DataFrame:

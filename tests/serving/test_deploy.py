@@ -32,7 +32,7 @@ def composed_by_hydra(tmp_path: Path, stand_in: Any) -> Iterator[Callable[..., D
                 f"serve.torchserve.inference_port={port}",
                 f"serve.torchserve.management_port={port}",
                 "serve.timing={settle: 0, poll: 0.001}",
-                "serve.deadline=0",
+                "serve.deadline=0.05",
                 *overrides,
             ],
             return_hydra_config=True,

@@ -120,6 +120,35 @@ def test_a_run_is_resumed_by_all_ranks_to_the_same_weights(done: Done, tmp_path:
     assert weights[0] == weights[1]
 
 
+def test_the_ranks_agree_on_the_largest_batch(tmp_path: Path):
+    found = launch(tmp_path, "find_batch_size=24", "logger=none", "register=null")
+    assert found.returncode == 0, found.stderr
+    assert (found.stdout + found.stderr).count("loader.batch_size=24") == 1
+    checkpoint = torch.load(only_run(tmp_path) / "checkpoints/last.ckpt", weights_only=True)
+    # 240 training rows in batches of 24, two at a time.
+    assert checkpoint["global_step"] == 2 * 5
+
+
+def test_what_one_rank_cannot_hold_is_too_large_for_all():
+    settings = {"limit": 400, "limited_rank": 1, "guarded": False}
+    script = ROOT / "tests" / "training" / "batch_size_search.py"
+    found = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node=2", str(script), json.dumps(settings)),
+        ],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert found.returncode == 0, found.stderr
+    lines = [line for line in found.stdout.splitlines() if line.startswith("{")]
+    one, other = (json.loads(line)["found"] for line in lines)
+    assert 1 <= one == other <= 40
+
+
 def test_a_mistake_ends_all_ranks(tmp_path: Path):
     found = launch(tmp_path, "loader.batch_size=5000", "logger=none", "register=null")
     assert found.returncode != 0

@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import execution_whitelist
+from mlflow.tracking import MlflowClient
 from omegaconf import open_dict
 from safetensors.torch import load_file
 
@@ -362,6 +364,43 @@ def test_a_resume_that_cannot_go_on_changes_nothing(job: Job, stopped: Path):
     with pytest.raises(TrainingError, match="trained on other data"):
         job(*own(stopped.parent / "a.csv"))
     assert contents(stopped) == before
+
+
+def test_a_batch_size_that_was_found_is_the_runs(
+    job: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    options = ["find_batch_size=24", f"logger.tracking_uri=sqlite:///{tmp_path}/mlflow.db"]
+    _, folder = job("logger=mlflow", "register=null", *options)
+    assert "find_batch_size: loader.batch_size=24" in caplog.messages
+    assert yaml.safe_load((folder / "config.yaml").read_text())["loader"]["batch_size"] == 24
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    run = client.get_run(RunFolder(folder).record["mlflow_run_id"])
+    assert run.data.params["loader.batch_size"] == "24"
+    found = load_file(folder / "bundle" / "weights.safetensors")
+    shutil.rmtree(folder)
+    # To the bit: the search leaves no trace.
+    _, folder = job("loader.batch_size=24")
+    given = load_file(folder / "bundle" / "weights.safetensors")
+    assert all(torch.equal(given[name], weights) for name, weights in found.items())
+
+
+def test_a_resumed_run_keeps_the_batch_size_that_was_found(
+    job: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    options = own(table(tmp_path / "a.csv", 200, classes=["no", "yes"]))
+    with pytest.raises(Interrupted, match="saved step 1"):
+        job(*options, "find_batch_size=20", OUT_OF_TIME)
+    RunFolder(tmp_path / "run").release()
+    caplog.clear()
+    _, folder = job(*options, "find_batch_size=64")
+    assert "find_batch_size" not in "".join(m for m in caplog.messages if "resuming" not in m)
+    assert "resuming with another find_batch_size than before" in caplog.messages
+    assert yaml.safe_load((folder / "config.yaml").read_text())["loader"]["batch_size"] == 20
+    # Started again, as schedulers do.
+    job(*options, "find_batch_size=64")
+    assert f"the run in {folder} is finished: nothing to do" in caplog.messages
 
 
 def test_fewer_epochs_than_the_run_has_done(job: Job, tmp_path: Path):

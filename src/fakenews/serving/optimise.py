@@ -144,8 +144,8 @@ def optimise(
         )
     if engine == "onnx-int8" and predictor.tokenizer is None:
         raise ConfigError(
-            f"engine=onnx-int8 is not for a {content.model['network']} model, whose network is "
-            "small: choose engine=onnx or torch"
+            f"engine=onnx-int8 is not for a {content.model['network']} model, which reads no "
+            "text: choose engine=onnx or torch"
         )
     rows = Rows.of(content)
     log.info("exporting the network as ONNX: this takes a minute")

@@ -81,13 +81,29 @@ def changed_options(cfg: DictConfig, folder: Path) -> list[str]:
     ]
 
 
-def _changes(cfg: DictConfig, folder: Path) -> dict[str, tuple[Any, Any]]:
-    """Options with their values before and now, each where it is written."""
+def recorded(folder: Path, name: str, default: Any) -> Any:
+    """The value of an option when the run was last started.
+
+    Args:
+        folder: Of the run.
+        name: As in `loader.batch_size`.
+        default: Where that is not known.
+    """
+    return _recorded(folder).get(name, default)
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
     try:
-        recorded = yaml.safe_load((folder / "config.yaml").read_text())
+        found = yaml.safe_load((folder / "config.yaml").read_text())
     except (OSError, yaml.YAMLError):
         return {}  # it was killed before, or while, that was written
-    before = {_name(path): value for path, value in leaves(recorded or {})}
+    return {_name(path): value for path, value in leaves(found or {})}
+
+
+def _changes(cfg: DictConfig, folder: Path) -> dict[str, tuple[Any, Any]]:
+    """Options with their values before and now, each where it is written."""
+    if not (before := _recorded(folder)):
+        return {}
     raw = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(raw, dict)  # noqa: S101 of a DictConfig it is one
     raw.pop("hydra", None)
@@ -99,6 +115,8 @@ def _changes(cfg: DictConfig, folder: Path) -> dict[str, tuple[Any, Any]]:
         # What cannot be resolved, or not yet, has not changed.
         with suppress(OmegaConfBaseException):
             now[_name(path)] = _resolved(cfg, path)
+    if now.get("find_batch_size"):
+        now.pop("loader.batch_size", None)  # the run goes on with what was found
     values = {name: (before.get(name, _ABSENT), value) for name, value in now.items()}
     values |= {
         name: (value, _ABSENT)

@@ -1,7 +1,10 @@
 """Fitting: a configuration and a dataset in, a model that predicts out."""
 
+import contextlib
+import copy
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from fakenews.models.tfidf import TfidfClassifier
 from fakenews.predictor import Predictor
 from fakenews.rules import is_sharded
 from fakenews.tracking.folder import LAST
+from fakenews.training.batch_size import find_batch_size
 from fakenews.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from fakenews.training.compilation import compile_network, not_compiled
 from fakenews.training.history import History
@@ -115,19 +119,6 @@ def fit_network(
     features: FeaturePipeline | None = None
     if network.reads_tabular:
         features = fitted_features(cfg, dataset)
-    loader = instantiate(cfg.loader, dataset=dataset, features=features, pretrained=pretrained)
-    model: Classifier = instantiate(
-        cfg.model,
-        encoder=None if pretrained is None else pretrained.encoder,
-        tabular_dim=0 if features is None else features.dim,
-        classes=dataset.classes,
-        positive=dataset.positive,
-        class_counts=dataset.class_counts("train"),
-    )
-    # Before a strategy puts its own modules into the network.
-    architecture = model.network.architecture()
-    if cfg.compile:
-        compile_network(model.network)
     history = History()
     own = dict(instantiate(cfg.callbacks)) | {"history": history}
     if logger is None:
@@ -143,8 +134,53 @@ def fit_network(
         # Lightning's own limit ends a training as if it were done; StopAndSave's does not.
         max_time=None,
     )
-    try:
+    counts = dataset.class_counts("train")
+    encoder = None if pretrained is None else pretrained.encoder
+    make_model = functools.partial(
+        instantiate,
+        cfg.model,
+        tabular_dim=0 if features is None else features.dim,
+        classes=dataset.classes,
+        positive=dataset.positive,
+        class_counts=counts,
+    )
+    # After the trainer, which tells CUDA once and for all whether to be deterministic.
+    if cfg.find_batch_size and not last.is_file():
+        with _explained(trainer):
+            cfg.loader.batch_size = find_batch_size(
+                cfg,
+                lambda: make_model(encoder=copy.deepcopy(encoder)),
+                tokens=0 if pretrained is None else pretrained.max_length,
+                tabular_dim=0 if features is None else features.dim,
+                rows=sum(counts.values()),
+            )
+    loader = instantiate(cfg.loader, dataset=dataset, features=features, pretrained=pretrained)
+    model: Classifier = make_model(encoder=encoder)
+    # Before a strategy puts its own modules into the network.
+    architecture = model.network.architecture()
+    if cfg.compile:
+        compile_network(model.network)
+    with _explained(trainer):
         trainer.fit(model, loader, ckpt_path=last if last.is_file() else None)
+    best: ModelCheckpoint = own["best"]
+    fitted = best_network(architecture, Path(best.best_model_path))
+    return Fitted(
+        predictor=_predictor(
+            TorchEngine(fitted, device=str(trainer.strategy.root_device)),
+            dataset,
+            features=features,
+            pretrained=pretrained,
+        ),
+        model=fitted,
+        history=history,
+    )
+
+
+@contextlib.contextmanager
+def _explained(trainer: L.Trainer) -> Iterator[None]:
+    """Say what ended the work, in a word that a user understands."""
+    try:
+        yield
     except SystemExit as error:
         # What Lightning makes of a Ctrl-C outside of its steps.
         raise Interrupted(
@@ -160,18 +196,6 @@ def fit_network(
                 status=1,
             ) from error
         raise
-    best: ModelCheckpoint = own["best"]
-    fitted = best_network(architecture, Path(best.best_model_path))
-    return Fitted(
-        predictor=_predictor(
-            TorchEngine(fitted, device=str(trainer.strategy.root_device)),
-            dataset,
-            features=features,
-            pretrained=pretrained,
-        ),
-        model=fitted,
-        history=history,
-    )
 
 
 def best_network(architecture: dict[str, Any], checkpoint: Path) -> Network:

@@ -32,7 +32,7 @@ from fakenews.launch import check_world, is_main_process, restarts
 from fakenews.rules import is_sharded, training_rules, world_size
 from fakenews.tracking.folder import LAST, RESULT, RunFolder, read_record
 from fakenews.tracking.mlflow import is_mlflow
-from fakenews.tracking.resume import changed_options, refuse_changes
+from fakenews.tracking.resume import changed_options, recorded, refuse_changes
 from fakenews.tracking.run import Run
 from fakenews.training.callbacks import FirstStep
 from fakenews.training.checkpoints import epochs_done
@@ -86,6 +86,10 @@ def train(cfg: DictConfig) -> float:
     output = Path(HydraConfig.get().runtime.output_dir)
     if (value := finished_before(cfg, output)) is not None:
         return value
+    if cfg.find_batch_size and (output / LAST).is_file():
+        # What another search finds may not fit the checkpoint.
+        size = cfg.loader.batch_size
+        cfg.loader.batch_size = recorded(output, "loader.batch_size", size)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     tune_process(threads=cfg.threads, matmul_precision=cfg.matmul_precision)
     if not is_main_process():
@@ -128,7 +132,12 @@ def main_process(cfg: DictConfig, output: Path, trial: StudyTrial | None) -> flo
         root=Path(cfg.paths.root),
         tags={} if trial is None else trial.tags,
     ) as run:
-        callbacks: dict[str, L.Callback] = {"begin": FirstStep(run.begin)}
+
+        def begin() -> None:
+            run.config = plain(cfg)  # the fit may have found the batch size
+            run.begin()
+
+        callbacks: dict[str, L.Callback] = {"begin": FirstStep(begin)}
         if trial is not None:
             reports = list(cfg.sweep.objectives) == [cfg.metric]
             callbacks["pruning"] = ReportToStudy(
@@ -139,7 +148,7 @@ def main_process(cfg: DictConfig, output: Path, trial: StudyTrial | None) -> flo
         fitted = fit(
             cfg, dataset, folder.path, logger, pretrained=pretrained, callbacks=callbacks
         )
-        run.begin()  # where there was no step: a baseline, or a fit that was done before
+        begin()  # where there was no step: a baseline, or a fit that was done before
         with resumable(folder.path):
             bundle, found = (conclude if cfg.bundle else measure)(cfg, dataset, fitted, run)
         metrics: dict[str, dict[str, float]] = {

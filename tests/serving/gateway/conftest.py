@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import re
 import socket
 import subprocess
 import sys
@@ -239,3 +241,92 @@ def start(
 def gateway(start: Callable[..., Running]) -> Running:
     """A gateway with the settings of `conf/serve/local.yaml`."""
     return start()
+
+
+SESSION = "a-session"
+
+
+class GradioPage:
+    """What the browser does with Gradio's protocol."""
+
+    def __init__(self, gateway: Any) -> None:
+        self.gateway = gateway
+        self.client: httpx.Client = gateway.client
+        self.html = self.client.get("/").text
+        found = re.search(r"window\.gradio_config = (\{.*?\});</script>", self.html, re.DOTALL)
+        assert found is not None
+        self.config: dict[str, Any] = json.loads(found.group(1))
+        self.functions = {
+            target[1] + " " + self._name(target[0]): dependency["id"]
+            for dependency in self.config["dependencies"]
+            for target in dependency["targets"]
+            if dependency["backend_fn"]
+        }
+        self.chained = [
+            d["id"] for d in self.config["dependencies"] if d["trigger_after"] is not None
+        ]
+
+    def _name(self, number: int | None) -> str:
+        for component in self.config["components"]:
+            if component["id"] == number:
+                props = component["props"]
+                return str(props.get("elem_id") or props.get("value") or props.get("label"))
+        return "nothing"
+
+    def ask(self, function: int, *data: Any) -> list[dict[str, Any]]:
+        """The messages that come for an event."""
+        body = {"data": data, "fn_index": function, "session_hash": SESSION, "trigger_id": None}
+        headers = {"content-type": "application/json"}
+        sent = json.dumps(body).encode()
+        joined = self.client.post("/gradio_api/queue/join", content=sent, headers=headers)
+        assert joined.status_code == 200, joined.text
+        address = f"/gradio_api/queue/data?session_hash={SESSION}"
+        with self.client.stream("GET", address) as stream:
+            lines = [line for line in stream.iter_lines() if line.startswith("data: ")]
+        return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+    def call(self, name: str, *data: Any) -> list[Any]:
+        """The values that an event gives in the end."""
+        found = self.ask(self.functions[name], *data)
+        done = [m for m in found if m["msg"] == "process_completed"]
+        assert done[0]["success"], found
+        values: list[Any] = done[0]["output"]["data"]
+        return values
+
+    def judge(self, text: Any) -> tuple[str, Any]:
+        """The verdict on a text as HTML, and what was asked."""
+        values = self.call("click check", text)
+        return values[0], values[2]
+
+    def upload(self, name: str, content: bytes) -> dict[str, Any]:
+        """A file, as an event names it afterwards."""
+        answer = self.client.post("/gradio_api/upload", files={"files": (name, content)})
+        assert answer.status_code == 200, answer.text
+        return {
+            "path": answer.json()[0],
+            "orig_name": name,
+            "meta": {"_type": "gradio.FileData"},
+        }
+
+    def explain(self, asked: Any) -> str:
+        found = self.ask(self.chained[0], asked)
+        done = next(m for m in found if m["msg"] == "process_completed")
+        assert done["success"], found
+        words: str = done["output"]["data"][0]
+        return words
+
+
+@pytest.fixture
+def page(start: Callable[..., Running]) -> Iterator[Callable[..., GradioPage]]:
+    """Starts gateways with a page, with settings by their keys."""
+    before = dict(os.environ)
+
+    yield lambda values=None: GradioPage(start({"page.enabled": True, **(values or {})}))
+
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def gradio(page: Callable[..., GradioPage]) -> GradioPage:
+    return page()

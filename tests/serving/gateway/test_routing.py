@@ -38,6 +38,16 @@ def versions(gateway: "Running", count: int = 200) -> list[str]:
     return found
 
 
+def is_well(gateway: "Running") -> bool:
+    """Whether the gateway has read, within a short time, what it wrote into the state."""
+    deadline = time.monotonic() + 10
+    while gateway.client.get("/health/ready").json()["status"] != "ok":
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 # --- routes ------------------------------------------------------------------------------
 
 
@@ -114,12 +124,12 @@ def test_a_canary_that_fails_is_given_up_and_nobody_notices(
     assert set(versions(gateway, 60)) == {"v1"}
     assert gateway.metric("fakenews_canary_aborts_total") == 1
     assert gateway.metric("fakenews_canary_fallbacks_total") >= 10
+    assert is_well(gateway)
     state = read_state(tmp_path / "deployment", name="fakenews")
     assert state.canary is None
     assert state.aborted is not None
     assert state.aborted.version == "v2"
     assert "requests failed" in state.aborted.reason
-    assert gateway.client.get("/health/ready").json()["status"] == "ok"
 
 
 def test_a_canary_that_hangs_or_is_slow_is_given_up(
@@ -142,6 +152,7 @@ def test_a_canary_that_hangs_or_is_slow_is_given_up(
     for thread in threads:
         thread.join()
     assert set(statuses) == {200}
+    assert is_well(gateway)
     assert read_state(tmp_path / "deployment", name="fakenews").canary is None
 
 
@@ -155,6 +166,7 @@ def test_a_slow_canary_is_given_up(
         assert gateway.predict(f"text {number}")[0]["label"]
         if gateway.metric("fakenews_canary_aborts_total"):
             break
+    assert is_well(gateway)
     state = read_state(tmp_path / "deployment", name="fakenews")
     assert state.aborted is not None
     assert "95th percentile of latency" in state.aborted.reason

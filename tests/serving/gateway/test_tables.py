@@ -87,7 +87,7 @@ FRAME = pd.DataFrame({"text": ["a b", "c"], "n": [1, 2]})
         ("a.tsv", b"text\tn\na b\t1\nc\t2\n"),
         ("a.jsonl", b'{"text": "a b", "n": 1}\n{"text": "c", "n": 2}\n'),
         ("a.parquet", _parquet(FRAME)),
-        ("A.CSV.GZ", gzip.compress(b"text,n\na b,1\nc,2\n")),
+        ("A.CSV.GZ", gzip.compress(b"text,n\na b,1\nc,2\n", mtime=0)),
         ("../../etc/we ird\\näme;.csv", b"text;n\na b;1\nc;2\n"),
         ("utf16.csv", "text,n\na b,1\nc,2\n".encode("utf-16")),
     ],
@@ -132,7 +132,11 @@ def test_columns_that_the_model_reads(start: Start) -> None:
         ("a.csv", b"text\n\x00\n", "a NUL byte"),
         ("a.parquet", b"PAR1nonsense", "the Parquet file is truncated or damaged"),
         ("a.csv.gz", b"text\na\n", "the gzip file is truncated or damaged"),
-        ("a.csv.gz", gzip.compress(b"text\na\n")[:-5], "the gzip file is truncated or damaged"),
+        (
+            "a.csv.gz",
+            gzip.compress(b"text\na\n", mtime=0)[:-5],
+            "the gzip file is truncated or damaged",
+        ),
         ("a.csv", b"text,error\na,b\n", "already has the column error: rename it"),
     ],
 )
@@ -162,7 +166,7 @@ def test_tables_that_are_too_large(start: Start) -> None:
     gateway = start({"bounds.table_bytes": 10_000})
     rows = b"text\n" + b"word\n" * 3000
     assert upload(gateway, rows).status_code == 413
-    assert upload(gateway, gzip.compress(rows), "a.csv.gz").status_code == 413
+    assert upload(gateway, gzip.compress(rows, mtime=0), "a.csv.gz").status_code == 413
     buffer = io.BytesIO()
     pq.write_table(pa.table({"text": ["a"] * 20_000}), buffer)
     assert len(buffer.getvalue()) < 10_000

@@ -30,6 +30,7 @@ from fakenews.serving.gateway.schemas import (
 )
 from fakenews.serving.gateway.schemas import Health as HealthAnswer
 from fakenews.serving.gateway.service import Gateway, refused
+from fakenews.serving.gateway.tables import TableScorer
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ def build(
     gateway: Gateway,
     health: Health,
     *,
-    wrap: Callable[[Any], Any] = lambda app: app,
+    wrap: Callable[[FastAPI, TableScorer], Any] = lambda app, _: app,
 ) -> Any:
     """The ASGI application.
 
@@ -61,6 +62,7 @@ def build(
         gateway: Answers.
         health: Of it.
         wrap: Puts another application around the API, as a page is; the API comes first.
+            It shares what predicts tables, and so its limits.
     """
 
     @asynccontextmanager
@@ -84,10 +86,11 @@ def build(
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _internal)
     _add_predictions(app, gateway)
-    _add_tables(app, gateway)
+    scorer = _table_scorer(gateway)
+    _add_tables(app, scorer)
     _add_feedback(app, gateway)
     _add_operations(app, gateway, health)
-    return wrap(app)
+    return wrap(app, scorer)
 
 
 def _add_predictions(app: FastAPI, gateway: Gateway) -> None:
@@ -122,7 +125,19 @@ def _add_predictions(app: FastAPI, gateway: Gateway) -> None:
         return _answer(await _attended(request, gateway.explain_item(asked.items[0])))
 
 
-def _add_tables(app: FastAPI, gateway: Gateway) -> None:
+def _table_scorer(gateway: Gateway) -> TableScorer:
+    tables = gateway.settings.tables
+    return TableScorer(
+        predict=lambda items: gateway.predict(items, route="champion"),
+        text=tables.text,
+        columns=tables.columns,
+        chunk_rows=tables.chunk_rows,
+        concurrent=tables.concurrent,
+        most_bytes=gateway.settings.bounds.table_bytes,
+    )
+
+
+def _add_tables(app: FastAPI, scorer: TableScorer) -> None:
     @app.post(
         TABLES,
         summary="Predict a table",
@@ -145,7 +160,7 @@ def _add_tables(app: FastAPI, gateway: Gateway) -> None:
             file, text = form.get("file"), form.get("text")
             if not isinstance(file, UploadFile):
                 raise Problem(422, "no_file", "the form has no file: curl -F file=@FILE")
-            pieces = gateway.table(
+            pieces = scorer.score(
                 file.file,
                 file.filename or "table.csv",
                 text=text if isinstance(text, str) and text else None,

@@ -150,7 +150,8 @@ class Edge:
         if path == METRICS:
             needed = path not in self._open
         who = self._access.identify(headers, needed=needed)
-        if api:  # the page counts what is asked of it
+        # The page sends what it asks, too.
+        if api or scope["method"] == "POST":
             address = (scope.get("client") or ("unknown",))[0]
             await self._access.admit(f"key {who}" if who else f"from {client(address)}")
         small = path in JSON_PATHS

@@ -55,11 +55,15 @@
   const plainly = { too_many_requests: OFTEN, body_too_large: LARGE };
   const send = window.fetch;
   window.fetch = async (...request) => {
+    refusal = null;
     const answer = await send(...request);
-    if (!answer.ok) {
-      const { error } = await answer.clone().json().catch(() => ({}));
+    const { error } = answer.ok ? {} : await answer.clone().json().catch(() => ({}));
+    if (error) {
       const wait = Number(answer.headers.get("retry-after"));
-      refusal = error && (plainly[error.code] ?? `${error.message}.`) + (wait ? again(wait) : "");
+      const said = error.message.charAt(0).toUpperCase() + error.message.slice(1);
+      refusal = (plainly[error.code] ?? `${said}.`) + (wait ? again(wait) : "");
+      tell(refusal);
+      setBusy(false);
     }
     return answer;
   };
@@ -69,7 +73,6 @@
     const said = toast.textContent ?? "";
     const guess = /busy|queue is full/i.test(said) ? BUSY : /size|large/i.test(said) ? LARGE : LOST;
     const message = refusal ?? guess;
-    refusal = null;
     lost ||= message === LOST;
     tell(message);
     setBusy(false);
@@ -100,5 +103,9 @@
         node.querySelectorAll("textarea").forEach(settle);
       }
     }
-  }).observe(document, { childList: true, subtree: true, characterData: true });
+  }).observe(document, {
+    attributeFilter: ["data-answer"],
+    childList: true,
+    subtree: true,
+  });
 })();

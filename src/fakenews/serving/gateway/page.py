@@ -15,6 +15,7 @@ from fakenews.serving.gateway.page_door import Door, opens
 from fakenews.serving.gateway.page_tables import Shelf
 from fakenews.serving.gateway.service import Gateway
 from fakenews.serving.gateway.settings import Page, Settings
+from fakenews.serving.gateway.tables import TableScorer
 
 # Seconds between looks for uploads that were not predicted.
 _SWEEP = 60
@@ -33,19 +34,20 @@ _LIVE = '<div aria-live="polite" aria-atomic="true">${value}</div>'
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def mount(app: FastAPI, *, gateway: Gateway, page: Page) -> FastAPI:
+def mount(app: FastAPI, *, gateway: Gateway, scorer: TableScorer, page: Page) -> FastAPI:
     """Put the page behind the routes of an application.
 
     Args:
         app: Has the API's routes.
         gateway: Answers.
+        scorer: Predicts tables; the API's, so that both together keep its limits.
         page: Settings.
     """
     shelf = Shelf(seconds=page.keep)
     uploads = shelf.folder / "uploads"
     uploads.mkdir()
     os.environ.update(_ENVIRONMENT | {"GRADIO_TEMP_DIR": str(uploads)})
-    desk = Desk(gateway=gateway, shelf=shelf)
+    desk = Desk(gateway=gateway, scorer=scorer, shelf=shelf)
     settings = gateway.settings
     gr.mount_gradio_app(
         app,

@@ -15,6 +15,7 @@ from fakenews.serving.gateway.ids import new_id
 from fakenews.serving.gateway.page_tables import Scored, Shelf, score, text_column
 from fakenews.serving.gateway.problems import Problem
 from fakenews.serving.gateway.service import Gateway, refused
+from fakenews.serving.gateway.tables import TableScorer
 
 _VISITS = 10_000
 
@@ -36,11 +37,13 @@ class Desk:
 
     Args:
         gateway: Answers.
+        scorer: Predicts tables.
         shelf: For predicted tables.
     """
 
-    def __init__(self, *, gateway: Gateway, shelf: Shelf) -> None:
+    def __init__(self, *, gateway: Gateway, scorer: TableScorer, shelf: Shelf) -> None:
         self._gateway = gateway
+        self._scorer = scorer
         self._shelf = shelf
         self._columns = gateway.settings.tables.columns
         # By visit, the id of the last answer.
@@ -58,6 +61,8 @@ class Desk:
             The verdict, the words (none yet), what was asked, whether feedback is asked for,
             thanks (none yet), and the buttons of the feedback.
         """
+        # Whatever explains an earlier text comes too late from now on.
+        self._last[request.session_hash] = ""
         item: dict[str, Any] = {"text": text or ""}
         item |= {
             name: value for name, value in zip(self._columns, values, strict=True) if value
@@ -72,7 +77,7 @@ class Desk:
         asked = {"item": item, "id": answer["id"], "version": answer["model_version"]}
         self._last[request.session_hash] = answer["id"]
         words = view.waiting("Looking at the words …")
-        return shown, words, asked, gr.update(visible=True), "", *_buttons(enabled=True)
+        return _new(shown), words, asked, gr.update(visible=True), "", *_buttons(enabled=True)
 
     async def explain(self, request: gr.Request, asked: Any) -> Any:
         """The words that led to a verdict.
@@ -93,8 +98,8 @@ class Desk:
             shown = view.quiet(f"The words are not explained: {problem.message}.")
         except Exception as error:  # noqa: BLE001 as above
             shown = _fault(error)
-        last = self._last.get(request.session_hash)
-        return shown if last in (None, asked.get("id")) else gr.skip()
+        mine = asked.get("id")
+        return shown if self._last.get(request.session_hash, mine) == mine else gr.skip()
 
     async def tell(self, asked: Any, said: str) -> Shown:
         """Store what a visitor says of a verdict.
@@ -132,7 +137,7 @@ class Desk:
             named = (column or "").strip() or None
             state = None
             async with aclosing(
-                score(self._gateway.table, self._shelf, path, text=named)
+                score(self._scorer.score, self._shelf, path, text=named)
             ) as states:
                 async for state in states:
                     bar = view.progress(path.name, state.done, state.total)
@@ -155,7 +160,12 @@ class Desk:
 
 
 def _no_verdict(error: Exception) -> Shown:
-    return _fault(error), "", None, _hidden(), "", *_buttons(enabled=True)
+    return _new(_fault(error)), "", None, _hidden(), "", *_buttons(enabled=True)
+
+
+def _new(shown: str) -> str:
+    """Another than before even if it says the same, so that the page sees that it came."""
+    return f'<div data-answer="{new_id()}">{shown}</div>'
 
 
 def _fault(error: Exception) -> str:

@@ -21,8 +21,9 @@ from starlette.responses import FileResponse, Response
 from fakenews.serving.gateway.edge import App, Message, Receive, Send
 from fakenews.serving.gateway.page_tables import Shelf
 from fakenews.serving.gateway.problems import Problem
-from fakenews.serving.gateway.requests import read_json
+from fakenews.serving.gateway.requests import read_json, refused_problem
 from fakenews.serving.gateway.settings import Bounds
+from fakenews.serving.protocol import Refused, check_depth
 
 JOIN = "/gradio_api/queue/join"
 UPLOAD = "/gradio_api/upload"
@@ -134,7 +135,11 @@ class Door:
         if int(length) > self._bounds.body_bytes:
             raise Problem(413, "body_too_large", "the text is too long")
         content = read_json(await Request(scope, receive).body())
-        for named in _named_files(content, self._bounds.depth):
+        try:
+            check_depth(content, self._bounds.depth)
+        except Refused as refused:
+            raise refused_problem(refused) from None
+        for named in _named_files(content):
             if not self._is_upload(named):
                 raise Problem(422, "no_upload", "this file was not uploaded here")
         # Half a character, which JSON can spell, nothing can encode.
@@ -239,26 +244,17 @@ def _check_site(scope: Scope) -> None:
         raise Problem(403, "other_site", "only the page itself may ask here: see /docs")
 
 
-def _named_files(content: Any, depth: int) -> Iterator[Any]:
-    """What Gradio would take for the path of a file, wherever it stands.
-
-    Raises:
-        Problem: It is nested too deeply.
-    """
-    level = [content]
-    for _ in range(depth + 1):
-        inner: list[Any] = []
-        for found in level:
-            if isinstance(found, dict):
-                if "meta" in found and "path" in found:
-                    yield found["path"]
-                inner += found.values()
-            elif isinstance(found, list):
-                inner += found
-        if not inner:
-            return
-        level = inner
-    raise Problem(400, "too_deep", f"the JSON is nested more than {depth} levels deep")
+def _named_files(content: Any) -> Iterator[Any]:
+    """What Gradio would take for the path of a file, wherever it stands."""
+    left = [content]
+    while left:
+        found = left.pop()
+        if isinstance(found, dict):
+            if "meta" in found and "path" in found:
+                yield found["path"]
+            left += found.values()
+        elif isinstance(found, list):
+            left += found
 
 
 def dressed(page: str, *, title: str, nonce: str) -> str:

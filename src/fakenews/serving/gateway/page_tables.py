@@ -24,7 +24,7 @@ _OURS = re.compile(r"[A-Za-z0-9_-]{32}")
 
 
 class PredictTable(Protocol):
-    """Predicts a table, as the gateway does."""
+    """Predicts a table, as a `TableScorer` does."""
 
     def __call__(
         self, file: BinaryIO, name: str, *, text: str | None = None
@@ -90,13 +90,13 @@ async def score(
     """Predict an uploaded table, and put the result on the shelf.
 
     Args:
-        predict: Predicts it, as the gateway does.
+        predict: As a `TableScorer` does.
         shelf: Takes it.
         upload: The file.
         text: Column of the text; None looks for a usual name.
 
     Raises:
-        Problem: As the gateway raises them, or there is no room for the result.
+        Problem: As it raises them, or there is no room for the result.
     """
     state = Scored(total=await asyncio.to_thread(count_rows, upload))
     out = shelf.new()
@@ -137,7 +137,7 @@ def count_rows(path: Path) -> int | None:
 
 
 def text_column(columns: Sequence[str], named: str | None, usual: Sequence[str]) -> str:
-    """The column of the text, as the gateway finds it.
+    """The column of the text, as a `TableScorer` finds it.
 
     Args:
         columns: Of the predicted table.

@@ -24,6 +24,7 @@ from fakenews.serving.gateway.prediction_log import PredictionLog
 from fakenews.serving.gateway.routing import Router
 from fakenews.serving.gateway.service import Gateway
 from fakenews.serving.gateway.settings import Settings
+from fakenews.serving.gateway.tables import TableScorer
 from fakenews.serving.gateway.upstream import KeySource, Upstream
 from fakenews.serving.state import abort_canary
 
@@ -163,13 +164,13 @@ def assemble(
     )
 
 
-def _with_page(gateway: Gateway, app: FastAPI) -> FastAPI:
+def _with_page(gateway: Gateway, app: FastAPI, scorer: TableScorer) -> FastAPI:
     page = gateway.settings.page
     if not page.enabled:
         return app
     from fakenews.serving.gateway.page import mount  # takes seconds
 
-    return mount(app, gateway=gateway, page=page)
+    return mount(app, gateway=gateway, scorer=scorer, page=page)
 
 
 def _abort(folder: Path, version: str, reason: str) -> None:

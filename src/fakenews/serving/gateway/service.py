@@ -5,10 +5,9 @@ texts -> checked -> routed -> remembered? -> batched -> TorchServe -> logged -> 
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from fakenews.serving import protocol
 from fakenews.serving.gateway.asking import Versions
@@ -21,7 +20,6 @@ from fakenews.serving.gateway.requests import Answer, requested, sendable
 from fakenews.serving.gateway.routing import Route, Router
 from fakenews.serving.gateway.settings import Settings
 from fakenews.serving.gateway.shadow import Shadow
-from fakenews.serving.gateway.tables import TableScorer
 from fakenews.serving.gateway.upstream import Upstream
 from fakenews.serving.protocol import Fault
 
@@ -71,16 +69,6 @@ class Gateway:
         self._lookups = asyncio.Semaphore(_LOOKUPS)
         self._explaining = 0
         self._explanations = asyncio.Semaphore(settings.upstream.explain_in_flight)
-
-        tables = settings.tables
-        self._tables = TableScorer(
-            predict=partial(self.predict, route="champion"),
-            text=tables.text,
-            columns=tables.columns,
-            chunk_rows=tables.chunk_rows,
-            concurrent=tables.concurrent,
-            most_bytes=settings.bounds.table_bytes,
-        )
 
     def start(self) -> None:
         """Begin to log."""
@@ -222,24 +210,6 @@ class Gateway:
         logged = await self._note([record], deadline - loop.time())
         shown = {"id": record.id, **prediction, **({} if logged else {"logged": False})}
         return {**found, "prediction": shown}
-
-    def table(
-        self, file: BinaryIO, name: str, *, text: str | None = None
-    ) -> AsyncGenerator[bytes, None]:
-        """A table with the columns that predictions add, as CSV, piece by piece.
-
-        The champion predicts all of it. What is wrong with the table as a whole is raised
-        before the first piece; a row that cannot be answered says why in its `error`.
-
-        Args:
-            file: The table.
-            name: Of the file; its suffix decides the format.
-            text: Column of the text; None looks for a usual name.
-
-        Raises:
-            Problem: The table cannot be read, is too large, or nothing is answered.
-        """
-        return self._tables.score(file, name, text=text)
 
     async def feedback(
         self, identifier: str, verdict: Verdict, label: str | None = None
