@@ -20,10 +20,9 @@ from fakenews.serving.quantise import quantise
 pytestmark = pytest.mark.slow
 
 GENERATOR = np.random.default_rng(0)
-# An embedding of 2000 rows, one channel of which is a hundred times as large as others.
-TABLE = GENERATOR.normal(size=(2000, 16)).astype(np.float32) * np.where(
-    np.arange(16) == 3, 100, 1
-).astype(np.float32)
+TABLE = GENERATOR.normal(size=(2000, 16)).astype(np.float32)
+# One channel is a hundred times as large as others, and weighs as much as they do.
+GAIN = np.where(np.arange(16) == 3, 100, 1).astype(np.float32)
 FIRST = GENERATOR.normal(size=(16, 24)).astype(np.float32)
 FIRST[3] /= 100
 SECOND = GENERATOR.normal(size=(24, 4)).astype(np.float32)
@@ -31,16 +30,17 @@ BIAS = GENERATOR.normal(size=24).astype(np.float32)
 
 
 def graph(*, biased: bool = True, nodes: list[NodeProto] | None = None) -> bytes:
-    """embedding -> linear (with a bias or none) -> ReLU -> linear without one."""
+    """embedding -> gain -> linear (with a bias or none) -> ReLU -> linear without one."""
     inner = "product" if biased else "hidden"
     made = nodes or [
-        helper.make_node("Gather", ["table", "input_ids"], ["states"]),
+        helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
+        helper.make_node("Mul", ["rows", "gain"], ["states"]),
         helper.make_node("MatMul", ["states", "first"], [inner]),
         *([helper.make_node("Add", ["bias", inner], ["hidden"])] if biased else []),
         helper.make_node("Relu", ["hidden"], ["active"]),
         helper.make_node("MatMul", ["active", "second"], ["logits"]),
     ]
-    arrays = {"table": TABLE, "first": FIRST, "second": SECOND, "bias": BIAS}
+    arrays = {"table": TABLE, "first": FIRST, "second": SECOND, "bias": BIAS, "gain": GAIN}
     read = {name for node in made for name in node.input}
     model = helper.make_model(
         helper.make_graph(

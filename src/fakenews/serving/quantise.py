@@ -220,15 +220,15 @@ class _Graph:
         """Quantise an embedding, each of its rows in steps of its own."""
         table_VK, output = self._array(node.input[0]), node.output[0]
         step_V1 = np.maximum(np.abs(table_VK).max(axis=1, keepdims=True), _TINY) / _TABLE_LIMIT
-        whole = self._add(f"{output}/int8", np.rint(table_VK / step_V1).astype(np.int8))
-        step = self._add(f"{output}/step", step_V1.astype(np.float32))
+        whole = self._add(f"{output}/table", np.rint(table_VK / step_V1).astype(np.int8))
+        step = self._add(f"{output}/row_steps", step_V1.astype(np.float32))
         self._instead[output] = [
             helper.make_node("Gather", [whole, node.input[1]], [f"{output}/row"]),
             helper.make_node(
                 "Cast", [f"{output}/row"], [f"{output}/wide"], to=TensorProto.FLOAT
             ),
-            helper.make_node("Gather", [step, node.input[1]], [f"{output}/scale"]),
-            helper.make_node("Mul", [f"{output}/wide", f"{output}/scale"], [output]),
+            helper.make_node("Gather", [step, node.input[1]], [f"{output}/row_step"]),
+            helper.make_node("Mul", [f"{output}/wide", f"{output}/row_step"], [output]),
         ]
 
     def replace(self) -> None:
