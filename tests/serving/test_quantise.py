@@ -67,6 +67,17 @@ def run(model: bytes, given: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
     return found
 
 
+@pytest.mark.parametrize("biased", [True, False])
+def test_the_answers_are_near(biased: bool) -> None:
+    model = graph(biased=biased)
+    quantised = quantise(model, [feed(40, seed=seed) for seed in range(3)])
+    asked = feed(50, seed=9)
+    expected, found = run(model, asked), run(quantised, asked)
+    assert np.abs(found - expected).mean() < 0.02 * expected.std()
+    # On average nothing is added.
+    assert abs((found - expected).mean()) < 0.002 * expected.std()
+
+
 def test_weights_and_embeddings_are_whole_numbers_of_7_bits_and_8() -> None:
     model = onnx.load_from_string(quantise(graph(), [feed(40)]))
     arrays = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
@@ -87,6 +98,22 @@ def test_padding_is_no_example() -> None:
     padded = {name: np.pad(array, ((0, 0), (0, 30))) for name, array in given.items()}
     padded["input_ids"][:, 12:] = 7
     assert quantise(graph(), [padded]) == quantise(graph(), [given])
+
+
+def test_layers_that_read_the_same_share_its_integers() -> None:
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["states"]),
+        helper.make_node("MatMul", ["states", "first"], ["one"]),
+        helper.make_node("MatMul", ["states", "first"], ["two"]),
+        helper.make_node("Add", ["one", "two"], ["both"]),
+        helper.make_node("MatMul", ["both", "second"], ["logits"]),
+    ]
+    model = graph(nodes=nodes)
+    quantised = quantise(model, [feed(40)])
+    kinds = [node.op_type for node in onnx.load_from_string(quantised).graph.node]
+    assert kinds.count("QuantizeLinear") == 2
+    expected, found = run(model, feed(9, seed=5)), run(quantised, feed(9, seed=5))
+    assert np.abs(found - expected).mean() < 0.02 * expected.std()
 
 
 def test_a_channel_that_is_always_zero() -> None:

@@ -159,7 +159,7 @@ class _Graph:
         low = min(0.0, float((seen.low / balance_K).min()))
         high = max(0.0, float((seen.high / balance_K).max()))
         step = max((high - low) / _ACTIVATION_LIMIT, _TINY)
-        name = f"{source}/whole"
+        name = f"{source}/int8"
         scales = [
             self._add(f"{name}/step", np.float32(step)),
             self._add(f"{name}/zero", np.uint8(round(-low / step))),
