@@ -67,6 +67,7 @@ def test_a_prediction_is_the_predictors(items: ItemPredictor) -> None:
             "label": expected.label,
             "probabilities": expected.probabilities,
             "unsure": abs(expected.probabilities["fake"] - 0.45) < 0.1,
+            "band": 0.1,
             "truncated": False,
             "threshold": 0.45,
             "positive": "fake",

@@ -137,6 +137,8 @@ class ItemPredictor:
             "label": prediction.label,
             "probabilities": probabilities,
             "unsure": margin < self.unsure,
+            # How wide that is: the page draws it.
+            "band": self.unsure,
             "truncated": prediction.truncated,
             **decision,
             "model": self.name,

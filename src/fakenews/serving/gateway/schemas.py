@@ -92,6 +92,7 @@ class Prediction(BaseModel):
     label: str = Field(description="The class decided for.")
     probabilities: dict[str, float] = Field(description="Calibrated, of each class.")
     unsure: bool = Field(description="Whether the decision was close.")
+    band: float = Field(description="How near to another decision a probability is unsure.")
     truncated: bool = Field(description="Whether the text was too long to be read whole.")
     threshold: float | None = Field(
         default=None, description="Of two classes: from which probability of `positive` on."
