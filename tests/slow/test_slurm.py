@@ -202,8 +202,9 @@ def run_state(folder: Path) -> object:
 
 def start_again(slurm: Slurm, job: str) -> None:
     """Start a job that went back to the queue, where SLURM holds it for two minutes."""
-    slurm.wait_for(lambda: "JobState=PENDING" in slurm("scontrol", "show", "job", job))
-    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm.wait_for(lambda: state(slurm, job) == "PENDING")
+    # Not in the second in which it ended: a node takes the new start for the old one.
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now+5")
 
 
 def test_ranks_on_two_nodes_are_one_run(slurm: Slurm, tmp_path: Path) -> None:
