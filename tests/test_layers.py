@@ -21,6 +21,7 @@ ORDER = [
     ("inference",),
     ("tracking",),
     ("serving",),
+    ("monitoring",),
     ("tuning",),
     ("training",),
     ("cluster",),
@@ -35,7 +36,7 @@ APART = {
 }
 
 # Stages that are whole commands: they check their configuration.
-JOBS = ("preparation", "serving", "tuning", "training", "cluster")
+JOBS = ("preparation", "serving", "monitoring", "tuning", "training", "cluster")
 
 # What a server has that only predicts.
 PREDICTS = [

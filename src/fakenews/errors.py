@@ -11,7 +11,8 @@
     ├── Interrupted      a run was stopped from outside, and can be continued
     ├── TrackingError    the MLflow store is locked, unreachable or refuses us
     ├── BundleError      a bundle is incomplete, changed or of another format
-    └── ServingError     a server cannot be started or reached, or a deployment not be made
+    ├── ServingError     a server cannot be started or reached, or a deployment not be made
+    └── MonitoringError  predictions cannot be judged, or what was found not be told
 
 The command line prints such an error as one line (what, where, what to do) and exits
 with status 1; anything else is a bug and keeps its traceback.
@@ -87,3 +88,7 @@ class BundleError(FakeNewsError):
 
 class ServingError(FakeNewsError):
     """A server cannot be started or reached, or a deployment cannot be made."""
+
+
+class MonitoringError(FakeNewsError):
+    """Predictions cannot be judged, or what was found cannot be told."""

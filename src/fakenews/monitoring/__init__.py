@@ -1,0 +1,1 @@
+"""A served model is watched: drift of what it is asked, decay of what it answers, alarms."""
