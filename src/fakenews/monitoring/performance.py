@@ -119,10 +119,8 @@ def intervals(
     equal = np.full(count, 1 / count)
     drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in METRICS}
     if known:
-        weights = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
-        for name, found in (
-            measured(some, positive=positive).metrics(weights.astype(float)).items()
-        ):
+        weights: Shares = rng.multinomial(count, equal, size=resamples) * 1.0
+        for name, found in measured(some, positive=positive).metrics(weights).items():
             drawn[name].append(found)
     else:
         cumulated = some.probabilities.cumsum(axis=1)
@@ -130,7 +128,7 @@ def intervals(
         for _ in range(resamples):
             draw = rng.random((count, 1))
             labels = np.minimum((draw > cumulated).sum(axis=1), width - 1)
-            weights = rng.multinomial(count, equal, size=1).astype(float)
+            weights = rng.multinomial(count, equal, size=1) * 1.0
             performance = Performance(
                 some.probabilities, np.eye(width)[labels], some.decided, positive=positive
             )

@@ -167,7 +167,7 @@ class Family:
         by_reference = np.sort(least, axis=1)[:, allowed]
         cut = float(np.quantile(by_reference, 1 - self._confidence, method="lower"))
         # No p-value is smaller than one of a window beyond all clean ones, which must alarm.
-        return max(cut, 1.5 / (1 + least.size))
+        return max(cut, 1.5 / (1 + int(least.size)))
 
 
 def _p_values(values: Floats) -> Floats:
