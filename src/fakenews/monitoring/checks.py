@@ -1,9 +1,12 @@
 """From findings of windows to checks: an alarm needs several windows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated
 
-from fakenews.bounds import PositiveCount, Probability
+from annotated_types import Ge
+
+from fakenews.bounds import NonNegative, PositiveCount, Probability
 from fakenews.errors import ConfigError
 from fakenews.monitoring.comparisons import Comparison, Drop
 from fakenews.monitoring.performance import cusum
@@ -22,14 +25,24 @@ class Policy:
         confidence: Share of references, which are samples too, with which that rate is kept.
         needed: Windows that must differ, of the last `of`.
         of: How many windows are looked at.
+        min_rows: Predictions that a window must have to be judged.
+        min_labels: Known labels that it must have for its performance to be measured.
         floors: By the beginning of a check's key, the least effect that matters.
+        skip: Keys of comparisons that are left out, with wildcards: `drift.tabular.*`.
+        references: That are drawn from the bundle's for the thresholds; more are steadier.
+        windows: That are drawn with each of them.
     """
 
-    false_alarms: Probability
-    confidence: Probability
-    needed: PositiveCount
-    of: PositiveCount
-    floors: Mapping[str, float]
+    false_alarms: Probability = 0.01
+    confidence: Probability = 0.9
+    needed: PositiveCount = 2
+    of: PositiveCount = 3
+    min_rows: Annotated[int, Ge(2)] = 50
+    min_labels: Annotated[int, Ge(2)] = 50
+    floors: Mapping[str, NonNegative] = field(default_factory=dict)
+    skip: Sequence[str] = ()
+    references: PositiveCount = 64
+    windows: Annotated[int, Ge(20)] = 256
 
     def __post_init__(self) -> None:
         if self.needed > self.of:
