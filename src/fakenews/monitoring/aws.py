@@ -3,6 +3,7 @@
 Credentials come from where boto3 looks for them: environment, profile, role.
 """
 
+import logging
 import math
 import re
 from collections.abc import Iterator
@@ -160,8 +161,11 @@ def _call(service: str, region: str | None, action: str, **arguments: Any) -> No
         ClientError,
     )
 
+    # Where it finds credentials, it says at each start.
+    logging.getLogger("botocore.credentials").setLevel(logging.WARNING)
     try:
-        client = boto3.client(service, region_name=region, config=Config(**_CONFIG))
+        # A session of its own: credentials may have changed since the last run.
+        client = boto3.Session(region_name=region).client(service, config=Config(**_CONFIG))
         try:
             getattr(client, action)(**arguments)
         finally:

@@ -75,6 +75,8 @@ class Webhook:
         self._url, self._host = given, _checked_host(given, allow_http=allow_http)
         self._timeout = timeout
         self._pause = pause
+        # It logs addresses, and that of a webhook may be a secret.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         token = os.environ.get(WEBHOOK_TOKEN, "").strip()
         if not token.isprintable() or not token.isascii() or " " in token:
             raise ConfigError(f"{WEBHOOK_TOKEN} has characters that a token cannot have")
@@ -225,21 +227,23 @@ class Email:
 
     def _explain(self, error: Exception) -> str:
         """What the server did, and what to do about it."""
+        reason = _reason(error)
+        found = f"did not take the mail ({reason})"
         match error:
             case smtplib.SMTPAuthenticationError():
-                return f"does not let in {self._user} with the password of {SMTP_PASSWORD}"
+                found = f"does not let in {self._user} with the password of {SMTP_PASSWORD}"
             case smtplib.SMTPNotSupportedError():
                 lacks = "STARTTLS" if self._security == "starttls" else "a login"
-                return f"does not offer {lacks}: change security or user"
+                found = f"does not offer {lacks}: change security or user"
             case smtplib.SMTPRecipientsRefused():
-                return f"takes no mail for {_list(error.recipients)}"
+                found = f"takes no mail for {_list(error.recipients)}"
             case smtplib.SMTPSenderRefused():
-                return f"takes no mail from {self._sender}"
+                found = f"takes no mail from {self._sender}"
             case ssl.SSLError():
-                return f"has no safe connection for us ({_reason(error)})"
-            case TimeoutError():
-                return f"did not answer within {self._timeout:g} s"
-        return f"did not take the mail ({_reason(error)})"
+                found = f"has no safe connection for us ({reason})"
+            case _ if "timed out" in reason:
+                found = f"did not answer within {self._timeout:g} s"
+        return found
 
     def _connected(self) -> smtplib.SMTP:
         context = ssl.create_default_context()
@@ -265,7 +269,8 @@ def _checked_host(url: str, *, allow_http: bool) -> str:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError:
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):
         raise ConfigError("the webhook's address cannot be read: write https://...") from None
     if parts.scheme not in ("http", "https") or not host or not url.isprintable():
         raise ConfigError("the webhook's address is none: write https://HOST/...")
