@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from fakenews.monitoring.rows import Floats, Reference, Rows, tabular_columns, token_columns
-from fakenews.monitoring.windows import LoggedRows
+from fakenews.monitoring.windows import Rows as LoggedRows
 from fakenews.predictor import Predictor
 
 
@@ -64,10 +64,7 @@ def _lacks(logged: LoggedRows, reference: Reference) -> bool:
     return (
         (bool(reference.features) and logged.tabular is None)
         or (reference.rows.embeddings is not None and logged.embeddings is None)
-        or (
-            "text.tokens" in reference.rows.columns
-            and _number(logged.frame, "tokens") is None
-        )
+        or ("text.tokens" in reference.rows.columns and _number(logged.frame, "tokens") is None)
     )
 
 
@@ -108,9 +105,9 @@ def _number(frame: pd.DataFrame, name: str) -> Floats | None:
     return None if np.isnan(values).all() else values
 
 
-def _codes(labels: "pd.Series[str]", classes: tuple[str, ...]) -> np.ndarray[
-    tuple[int], np.dtype[np.int64]
-]:
+def _codes(
+    labels: "pd.Series[str]", classes: tuple[str, ...]
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Codes [N]; -1 for what is none of the classes, and for what is not known."""
     codes = {name: code for code, name in enumerate(classes)}
     return np.array([codes.get(label, -1) for label in labels], dtype=np.int64)
