@@ -29,7 +29,7 @@ def assembled(
     """
     if predictor is not None and _lacks(logged, reference):
         logged = _completed(logged, predictor)
-    usable = np.isfinite(logged.probabilities).all(axis=1)
+    usable = np.asarray(np.isfinite(logged.probabilities).all(axis=1))
     columns: dict[str, Floats] = {}
     if logged.tabular is not None and len(reference.features):
         columns |= tabular_columns(logged.tabular, reference.features)
@@ -56,7 +56,7 @@ def assembled(
         decided=np.where(decided >= 0, decided, computed),
         labels=labels,
     )
-    return rows.take(usable), logged.frame[usable].reset_index(drop=True)
+    return rows.take(usable), logged.frame.loc[usable].reset_index(drop=True)
 
 
 def _lacks(logged: LoggedRows, reference: Reference) -> bool:

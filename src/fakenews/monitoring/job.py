@@ -26,9 +26,10 @@ from fakenews.monitoring.metrics import Metrics, Port
 from fakenews.monitoring.quality import Arrivals, Limits, quality_checks, schema_check
 from fakenews.monitoring.report import table, write
 from fakenews.monitoring.rows import Reference, Rows
+from fakenews.monitoring.totals import Totals
 from fakenews.monitoring.track import track
 from fakenews.monitoring.verdict import Check, State, Verdict
-from fakenews.monitoring.windows import Totals, WindowData
+from fakenews.monitoring.windows import WindowData
 from fakenews.predictor import Predictor
 
 log = logging.getLogger(__name__)
@@ -238,7 +239,7 @@ class _Judging:
             policy=self._judge.policy,
             spans=spans,
             judgements=judgements,
-            totals=[window.totals for window in windows],
+            totals=[_totals(window) for window in windows],
             rows=rows,
             movers=movers(rows, self.reference.rows) if enough else (),
             words=self._words([text for text in texts if text]) if enough else (),
@@ -276,13 +277,29 @@ class _Judging:
 
 
 def _arrivals(window: WindowData) -> Arrivals:
-    totals: Totals = window.totals
+    totals = window.totals
     return Arrivals(
         rows=totals.rows,
         hours=(window.span.end - window.span.start) / timedelta(hours=1),
         errors=totals.errors,
         latency_ms=totals.latency_ms.get(_P95),
         truncated=totals.truncated,
+    )
+
+
+def _totals(window: WindowData) -> Totals:
+    totals = window.totals
+    return Totals(
+        rows=totals.rows,
+        unique=totals.unique_texts or totals.rows,
+        errors=totals.errors,
+        latency_ms={f"p{round(100 * at)}": value for at, value in totals.latency_ms.items()}
+        or None,
+        truncated=totals.truncated,
+        unsure=totals.unsure,
+        decided=totals.classes,
+        versions=totals.versions,
+        hourly=[(part.start, part.rows, part.errors) for part in totals.trend],
     )
 
 
