@@ -118,7 +118,7 @@ def test_another_style_alarms_and_is_explained(
     out = tmp_path / "out"
     assert run(bundle, drifted, out) is State.ALARM
     found = checks(out)
-    assert found["drift.tabular.uppercase_share"]["state"] == "alarm"
+    assert found["drift.tabular.capital_share"]["state"] == "alarm"
     assert found["quality.errors"]["state"] == "ok"
     report = (out / "report.html").read_text()
     newest = headlines(200, seed=112, shouted=True)
@@ -130,7 +130,8 @@ def test_one_day_of_it_is_a_warning(
 ) -> None:
     windows = [headlines(200, seed=110), headlines(200, seed=112, shouted=True)]
     write_log(predictor, tmp_path / "log", windows)
-    assert run(bundle, tmp_path / "log", tmp_path / "out") is State.WARNING
+    state = run(bundle, tmp_path / "log", tmp_path / "out")
+    assert state is State.WARNING, checks(tmp_path / "out")
 
 
 def test_labels_that_came_later_show_the_decay(
@@ -157,7 +158,8 @@ def test_what_is_not_logged_is_made_from_the_texts(
         run(bundle, tmp_path / name, tmp_path / f"out-{name}")
     logged, computed = checks(tmp_path / "out-with"), checks(tmp_path / "out-texts")
     for key, check in logged.items():
-        if key.startswith("drift"):
+        # Which half a row is in follows from its id.
+        if key.startswith("drift") and "classifier" not in key:
             assert computed[key]["value"] == pytest.approx(check["value"], abs=0.01), key
 
 
