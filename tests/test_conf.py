@@ -137,7 +137,7 @@ GIVEN = {
 
 def test_who_is_told_of_alerts(composed: Callable[..., DictConfig]) -> None:
     given = [text for name in ALERTS for text in GIVEN.get(name, [])]
-    cfg = composed(f"+alerts=[{','.join(ALERTS)}]", *given, root="deploy")
+    cfg = composed("bundle=x", f"alerts=[{','.join(ALERTS)}]", *given, root="monitor")
     check(cfg)
     assert "${" not in OmegaConf.to_yaml(cfg.alerts, resolve=True)
     # A file is called as what it adds.
@@ -155,7 +155,7 @@ def test_who_is_told_of_alerts(composed: Callable[..., DictConfig]) -> None:
 @pytest.mark.parametrize("name", ["email", "sns"])
 def test_a_channel_says_what_it_needs(name: str, composed: Callable[..., DictConfig]) -> None:
     with pytest.raises(ConfigError) as caught:
-        check(composed(f"+alerts=[{name}]", root="deploy"))
+        check(composed("bundle=x", f"alerts=[{name}]", root="monitor"))
     needed = [text.partition("=")[0] for text in GIVEN[name]]
     assert sorted(caught.value.faults) == sorted(
         f"{key} is not set: give {key}=VALUE" for key in needed
