@@ -138,7 +138,7 @@ GIVEN = {
 def test_who_is_told_of_alerts(composed: Callable[..., DictConfig]) -> None:
     given = [text for name in ALERTS for text in GIVEN.get(name, [])]
     cfg = composed("bundle=x", f"alerts=[{','.join(ALERTS)}]", *given, root="monitor")
-    check(cfg)
+    check(cfg.alerts)
     assert "${" not in OmegaConf.to_yaml(cfg.alerts, resolve=True)
     # A file is called as what it adds.
     assert sorted(cfg.alerts) == ALERTS == ["cloudwatch", "email", "sns", "webhook"]
@@ -155,8 +155,8 @@ def test_who_is_told_of_alerts(composed: Callable[..., DictConfig]) -> None:
 @pytest.mark.parametrize("name", ["email", "sns"])
 def test_a_channel_says_what_it_needs(name: str, composed: Callable[..., DictConfig]) -> None:
     with pytest.raises(ConfigError) as caught:
-        check(composed("bundle=x", f"alerts=[{name}]", root="monitor"))
-    needed = [text.partition("=")[0] for text in GIVEN[name]]
+        check(composed("bundle=x", f"alerts=[{name}]", root="monitor").alerts)
+    needed = [text.partition("=")[0].removeprefix("alerts.") for text in GIVEN[name]]
     assert sorted(caught.value.faults) == sorted(
         f"{key} is not set: give {key}=VALUE" for key in needed
     )
