@@ -45,12 +45,12 @@ class LogFile:
 
     Attributes:
         path: Relative to the folder.
-        date: Of its rows, by the name of its folder; None for what may have any.
+        day: Of its rows, by the name of its folder; None for what may have any.
         open: Whether a gateway may be writing it.
     """
 
     path: str
-    date: date | None = None
+    day: date | None = None
     open: bool = False
 
     @property
@@ -78,7 +78,7 @@ class LogFiles:
     def __init__(
         self, path: str | Path, *, options: Mapping[str, Any] | None, work: Path
     ) -> None:
-        given = os.fspath(path)
+        given = os.fspath(path).removeprefix("file://")
         self._options = options
         self._work = work
         self._pattern: str | None = None
@@ -160,10 +160,10 @@ class LogFiles:
             sealed = dated is not None and len(parts) == 2 and path.endswith(".parquet")
             if not (lines or sealed):
                 return None
-            return LogFile(path=path, date=dated, open=lines)
+            return LogFile(path=path, day=dated, open=lines)
         if self._pattern is not None and not _matches(parts, self._pattern.split("/")):
             return None
-        return LogFile(path=path, date=dated)
+        return LogFile(path=path, day=dated)
 
     @contextmanager
     def _open(self, file: LogFile) -> Iterator[tuple[str | BinaryIO, int]]:
@@ -196,7 +196,7 @@ class LogFiles:
             copy.unlink(missing_ok=True)
 
     def _local(self, path: str) -> Path:
-        return Path(self._storage.url.removeprefix("file://")).expanduser() / path
+        return Path(self._storage.url).expanduser() / path
 
 
 def _date(path: str) -> date | None:
@@ -208,12 +208,13 @@ def _date(path: str) -> date | None:
 
 
 def _is_file(given: str) -> bool:
-    if re.match(r"\w[\w+.-]+://", given):
-        return kind(Path(given)) is not None
+    if "://" in given:
+        return kind(Path(given)) is not None and _MAGIC.search(given) is None
     path = Path(given).expanduser()
     if path.is_file() and kind(path) is None:
         raise MonitoringError(
-            f"{given}: cannot tell the format; the name must end in one of {', '.join(SUFFIXES)}"
+            f"{given}: cannot tell the format; the name must end in one of "
+            f"{', '.join(SUFFIXES)}"
         )
     return path.is_file()
 
