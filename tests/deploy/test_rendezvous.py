@@ -83,6 +83,7 @@ def pods() -> Any:
         pod.wait()
 
 
+@pytest.mark.slow
 def test_pods_meet_and_save_when_they_are_asked_to_end(
     tmp_path: Path, pods: list["subprocess.Popen[bytes]"]
 ) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,6 +45,7 @@ def test_the_search_ends_near_what_memory_holds(holds: int, most: int):
     assert max(tried) <= most
 
 
+@pytest.mark.slow
 def test_memory_that_ends_is_met_and_left():
     none, found = search(
         {"limit": 30, "guarded": False, "tokens": 512},
@@ -58,6 +60,7 @@ def test_memory_that_ends_is_met_and_left():
     assert none["error"].startswith(message)
 
 
+@pytest.mark.slow
 def test_no_more_is_taken_than_a_share_of_what_is_available():
     plain, checkpointed, limited = search(
         {"budget": 300},

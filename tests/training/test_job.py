@@ -304,6 +304,7 @@ def test_debug_presets(job: Job, debug: str):
     assert (folder / "bundle" / "manifest.json").is_file()
 
 
+@pytest.mark.slow
 def test_two_batches_are_learned_by_heart(job: Job):
     _, folder = job("debug=overfit", "optimizer.lr=1e-3", "trainer.max_epochs=20")
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
@@ -366,6 +367,7 @@ def test_a_resume_that_cannot_go_on_changes_nothing(job: Job, stopped: Path):
     assert contents(stopped) == before
 
 
+@pytest.mark.slow
 def test_a_batch_size_that_was_found_is_the_runs(
     job: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -385,6 +387,7 @@ def test_a_batch_size_that_was_found_is_the_runs(
     assert all(torch.equal(given[name], weights) for name, weights in found.items())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_batch_size_that_was_found(
     job: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -481,6 +484,7 @@ def test_checkpointed_gradients_train_the_same(job: Job):
     assert all(torch.equal(found[1][name], weights) for name, weights in found[0].items())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # of torch about itself
 def test_a_compiled_training_is_stopped_and_goes_on_uncompiled(

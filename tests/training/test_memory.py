@@ -63,6 +63,7 @@ def told(script: str) -> list[int]:
     return [int(float(word)) for word in done.stdout.split()]
 
 
+@pytest.mark.slow
 def test_a_limited_process():
     before, after = told(
         "import psutil, resource\n"
@@ -77,6 +78,7 @@ def test_a_limited_process():
     assert after == pytest.approx(256 * MB, abs=32 * MB)
 
 
+@pytest.mark.slow
 def test_what_was_freed_is_given_back():
     before, kept, after = told(
         "import torch\n"

@@ -348,6 +348,7 @@ def test_what_was_killed_and_repeated_is_no_failure(tmp_path: Path) -> None:
     assert table["state"].tolist() == ["interrupted", "complete"]
 
 
+@pytest.mark.slow
 def test_many_trials_stay_readable(tmp_path: Path) -> None:
     study = sweep(tmp_path, trials=230)
     write_report(study, tmp_path / "out")

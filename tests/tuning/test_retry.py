@@ -85,6 +85,7 @@ def test_a_trial_of_a_killed_process_is_queued_again_at_once(
     assert states(queue) == ["FAIL", "RUNNING"]
 
 
+@pytest.mark.slow
 def test_a_trial_of_another_machine_is_queued_again_when_its_heartbeat_stops(
     make_queue: MakeQueue, claim: Claim, url: str, tmp_path: Path, child: Child
 ) -> None:

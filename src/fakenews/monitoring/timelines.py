@@ -1,0 +1,257 @@
+"""Plots over time: performance, decided classes, volume, errors and latency; times are UTC."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import numpy as np
+from matplotlib import dates
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from fakenews.evaluation.plots import (
+    BLACK,
+    BLUE,
+    GREY,
+    ORANGE,
+    SKY,
+    figure_of,
+    legend,
+    look,
+    plain,
+)
+from fakenews.monitoring.account import Account
+from fakenews.monitoring.comparisons import positive_code
+from fakenews.monitoring.judge import Interval
+from fakenews.monitoring.performance import METRICS
+from fakenews.monitoring.totals import Totals
+from fakenews.monitoring.verdict import Span
+
+Found = TypeVar("Found")
+
+SIZE = (5.2, 3.5)  # inches
+
+_CURVES = 6
+_MOST = timedelta(days=21)  # that are drawn by the hour, others by the day
+_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
+
+
+def timelines(account: Account) -> dict[str, Figure]:
+    """Every plot over time that an account allows, by the name its file gets."""
+    found: dict[str, Figure] = {}
+    if any(judgement.estimated for judgement in account.judgements):
+        found |= {metric: performance(account, metric) for metric in METRICS}
+    if sum(bool(shares_of(totals.decided)) for totals in account.totals) > 1:
+        found["class_rates_over_time"] = class_rates_over_time(account)
+    traffic = Traffic.of(account.totals)
+    if traffic.times:
+        found["volume"] = volume(traffic)
+        if any(traffic.errors):
+            found["errors"] = error_rate(traffic)
+    if any(totals.latency_ms for totals in account.totals):
+        found["latency"] = latency(account)
+    return found
+
+
+def performance(account: Account, metric: str) -> Figure:
+    """A metric of every window, estimated and measured, with 95% intervals and the reference's.
+
+    Args:
+        account: With at least one window that was judged.
+        metric: One of `METRICS`.
+    """
+    figure, axes = figure_of(metric.replace("_", " ").capitalize(), size=SIZE)
+    for name, colour, marker in (
+        ("estimated", BLUE, "o"),
+        ("measured", BLACK, "D"),
+    ):
+        intervals = [
+            _interval(getattr(judgement, name).get(metric)) for judgement in account.judgements
+        ]
+        times, values = _known(account.spans, intervals)
+        if not times:
+            continue
+        middle, low, high = np.array(values).T
+        if name == "estimated":
+            axes.fill_between(times, low, high, color=SKY, alpha=0.3, lw=0)
+        axes.errorbar(
+            times,
+            middle,
+            yerr=np.maximum([middle - low, high - middle], 0),
+            color=colour,
+            marker=marker,
+            ms=4,
+            lw=1.4,
+            elinewidth=1.2,
+            capsize=2,
+            label=name,
+        )
+        usual = account.usual[name][metric]
+        axes.axhline(usual, color=colour, lw=1.2, ls=":", label=f"reference, {name}")
+    _over(axes, account.spans)
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low - 0.02, 0), min(high + 0.02, 1.02))
+    legend(axes, loc="best")
+    return figure
+
+
+def _interval(found: Interval | None) -> Interval | None:
+    return found if found is not None and np.isfinite(found).all() else None
+
+
+def class_rates_over_time(account: Account) -> Figure:
+    """How often each class is decided: of two the positive, of more those that changed most."""
+    classes, code = account.reference.classes, positive_code(account.reference)
+    before = usual_shares(account)
+    shares = [shares_of(totals.decided) or None for totals in account.totals]
+    times, found = _known(account.spans, shares)
+    changes = {
+        name: max(abs(known.get(name, 0.0) - before[name]) for known in found)
+        for name in (classes if code is None else [classes[code]])
+    }
+    figure, axes = figure_of("Decided classes over time", size=SIZE)
+    for place, name in enumerate(sorted(changes, key=lambda name: -changes[name])[:_CURVES]):
+        colour, style = look(place)
+        values = [known.get(name, 0.0) for known in found]
+        label = plain(name, limit=20)
+        axes.plot(times, values, color=colour, ls=style, marker="o", ms=4, label=label)
+        dotted = "reference" if place == 0 else None
+        axes.axhline(before[name], color=colour, lw=1.2, ls=":", label=dotted)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_ylabel("Share of predictions")
+    axes.set_ylim(bottom=0)
+    _over(axes, account.spans)
+    legend(axes, loc="best")
+    return figure
+
+
+class Traffic:
+    """Requests by the hour, or by the day where those are too many.
+
+    Args:
+        step: An hour or a day.
+        counts: Predictions and errors by the time at which it began.
+    """
+
+    def __init__(self, step: timedelta, counts: Mapping[datetime, tuple[int, int]]) -> None:
+        self.step = step
+        self.times = [_number(time) for time in sorted(counts)]
+        self.rows = [counts[time][0] for time in sorted(counts)]
+        self.errors = [counts[time][1] for time in sorted(counts)]
+
+    @classmethod
+    def of(cls, windows: Sequence[Totals]) -> "Traffic":
+        """That of some windows."""
+        hours = [
+            (time.astimezone(UTC), rows, errors)
+            for totals in windows
+            for time, rows, errors in totals.hourly
+        ]
+        times = [time for time, *_ in hours]
+        step = _DAY if times and max(times) - min(times) > _MOST else _HOUR
+        counts: dict[datetime, tuple[int, int]] = {}
+        for hour, rows, errors in hours:
+            time = hour.replace(minute=0, second=0, microsecond=0)
+            time = time.replace(hour=0) if step == _DAY else time
+            known = counts.get(time, (0, 0))
+            counts[time] = (known[0] + rows, known[1] + errors)
+        return cls(step, counts)
+
+    @property
+    def each(self) -> str:
+        """The step in words."""
+        return "a day" if self.step == _DAY else "an hour"
+
+
+def volume(traffic: Traffic) -> Figure:
+    """How many predictions there were.
+
+    Args:
+        traffic: Of at least one hour.
+    """
+    figure, axes = figure_of(f"Predictions {traffic.each}", size=SIZE)
+    axes.bar(
+        traffic.times, traffic.rows, traffic.step / _DAY, align="edge", color=BLUE, alpha=0.75
+    )
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    _time(axes, traffic.times[0], traffic.times[-1] + traffic.step / _DAY)
+    return figure
+
+
+def error_rate(traffic: Traffic) -> Figure:
+    """The share of requests that were refused or failed.
+
+    Args:
+        traffic: Of at least one hour.
+    """
+    figure, axes = figure_of("Requests refused or failed", size=SIZE)
+    counts = zip(traffic.rows, traffic.errors, strict=True)
+    rates = [errors / max(rows + errors, 1) for rows, errors in counts]
+    axes.bar(traffic.times, rates, traffic.step / _DAY, align="edge", color=ORANGE, alpha=0.85)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.set_ylabel(f"Share of requests, {traffic.each.replace('a', 'by the', 1)}")
+    _time(axes, traffic.times[0], traffic.times[-1] + traffic.step / _DAY)
+    return figure
+
+
+def latency(account: Account) -> Figure:
+    """How long answers took in every window: at most so long half, 95% and 99% of them."""
+    figure, axes = figure_of("Latency", size=SIZE)
+    for name, colour, style in (("p99", GREY, ":"), ("p95", SKY, "--"), ("p50", BLUE, "-")):
+        values = [(totals.latency_ms or {}).get(name) for totals in account.totals]
+        times, known = _known(account.spans, values)
+        axes.plot(times, known, color=colour, ls=style, marker="o", ms=4, label=name)
+    axes.set_ylabel("Milliseconds")
+    axes.set_ylim(bottom=0)
+    _over(axes, account.spans)
+    legend(axes, loc="best")
+    return figure
+
+
+def shares_of(counts: Mapping[str, int]) -> dict[str, float]:
+    """Counts as shares of their sum; empty where that is 0."""
+    total = sum(counts.values())
+    return {name: count / total for name, count in counts.items()} if total else {}
+
+
+def usual_shares(account: Account) -> dict[str, float]:
+    """The share of each class among the reference's decisions."""
+    classes, decided = account.reference.classes, account.reference.rows.decided
+    counts = np.bincount(decided, minlength=len(classes)).tolist()
+    return shares_of(dict(zip(classes, counts, strict=True)))
+
+
+def _known(
+    spans: Sequence[Span], windows: Sequence[Found | None]
+) -> tuple[list[float], list[Found]]:
+    """The middles of the windows of which something is known, and what."""
+    known = [
+        (_number(span.start + (span.end - span.start) / 2), found)
+        for span, found in zip(spans, windows, strict=True)
+        if found is not None
+    ]
+    return [time for time, _ in known], [found for _, found in known]
+
+
+def _number(time: datetime) -> float:
+    """A time as matplotlib has it: in days."""
+    return float(dates.date2num(time.astimezone(UTC)))  # type: ignore[no-untyped-call]
+
+
+def _over(axes: Axes, spans: Sequence[Span]) -> None:
+    starts, ends = [span.start for span in spans], [span.end for span in spans]
+    _time(axes, _number(min(starts)), _number(max(ends)))
+
+
+def _time(axes: Axes, start: float, end: float) -> None:
+    if end <= start:
+        start, end = start - _HOUR / _DAY / 2, start + _HOUR / _DAY / 2
+    axes.set_xlim(start, end)
+    locator = dates.AutoDateLocator(minticks=3, maxticks=6, tz=UTC)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(
+        dates.ConciseDateFormatter(locator, tz=UTC)  # type: ignore[no-untyped-call]
+    )

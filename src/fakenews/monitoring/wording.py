@@ -1,0 +1,107 @@
+"""How checks and verdicts are said to people: in a few words, in one sentence."""
+
+from collections.abc import Sequence
+
+from fakenews.monitoring.verdict import State, Verdict
+
+MEASURED, ESTIMATED = "measured performance", "estimated performance"
+QUALITY = "data quality"
+SUBJECTS = (MEASURED, ESTIMATED, QUALITY, "predictions", "texts", "features")
+"""What checks are about, in the order in which people ask for it."""
+
+STATES = {
+    State.OK: "OK",
+    State.WARNING: "Warning",
+    State.UNKNOWN: "Not judged",
+    State.ALARM: "Alarm",
+}
+
+# The first beginning that fits.
+_SUBJECTS = {
+    "decay.measured.": MEASURED,
+    "decay": ESTIMATED,
+    "drift.prediction.": "predictions",
+    "drift.tabular.": "features",
+    "drift": "texts",
+}
+_METRICS = {
+    "decay.measured.": "measured",
+    "decay.estimated.": "estimated",
+    "decay.trend.estimated.": "estimated, over time",
+}
+_TITLES = {
+    "drift.embedding.mmd": "texts, by mean discrepancy",
+    "drift.embedding.classifier": "texts, by a classifier",
+    "drift.text.tokens": "length in tokens",
+    "drift.text.unknown": "unknown tokens",
+    "drift.prediction.label": "decided classes",
+    "drift.prediction.confidence": "confidence",
+}
+_SCORE = "drift.prediction.score"
+
+
+def subject(key: str) -> str:
+    """What a check is about: one of `SUBJECTS`."""
+    found = (said for beginning, said in _SUBJECTS.items() if key.startswith(beginning))
+    return next(found, QUALITY)
+
+
+def title(key: str, classes: Sequence[str]) -> str:
+    """What a check looks at.
+
+    Args:
+        key: Of the check.
+        classes: The sorted class names.
+    """
+    if key in _TITLES:
+        return _TITLES[key]
+    for beginning, how in _METRICS.items():
+        if key.startswith(beginning):
+            return f"{key.removeprefix(beginning).replace('_', ' ')}, {how}"
+    code = key.removeprefix(_SCORE)
+    if code.isdecimal() and int(code) < len(classes):
+        return f"score of {classes[int(code)]}"
+    for beginning in ("drift.tabular.", "drift.", "quality.", "decay."):
+        if key.startswith(beginning):
+            return key.removeprefix(beginning)
+    return key
+
+
+def sentence(verdict: Verdict) -> str:
+    """A verdict in one sentence."""
+    state, count = verdict.state, len(verdict.checks)
+    found = [check.key for check in verdict.checks if check.state is state]
+    if state is State.OK:
+        return f"Nothing has changed: all {count} checks are as in the reference."
+    if state is State.UNKNOWN:
+        if verdict.window is None:
+            return "Nothing could be judged: there is no window with predictions."
+        if len(found) == count:
+            return "The newest window could not be judged."
+        return f"{len(found)} of {count} checks could not be made."
+    said = capital(_listed(_clauses({subject(key) for key in found})))
+    return f"{said}{', in too few windows for an alarm yet' * (state is State.WARNING)}."
+
+
+def capital(text: str) -> str:
+    """A text as the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
+def _clauses(found: set[str]) -> list[str]:
+    subjects = [name for name in SUBJECTS if name in found]
+    dropped = [name for name in subjects if name in (MEASURED, ESTIMATED)]
+    changed = [name for name in subjects if name not in (MEASURED, ESTIMATED, QUALITY)]
+    clauses = []
+    if dropped:
+        clauses.append(f"{_listed(dropped)} {'have' if len(dropped) > 1 else 'has'} dropped")
+    if QUALITY in found:
+        clauses.append("the data is not as it should be")
+    if changed:
+        clauses.append(f"{_listed(changed)} have changed")
+    return clauses
+
+
+def _listed(names: Sequence[str]) -> str:
+    *rest, last = names
+    return f"{', '.join(rest)} and {last}" if rest else last
