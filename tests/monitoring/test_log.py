@@ -120,7 +120,8 @@ def test_totals_are_exact(
     assert totals.trend[0].start == now - timedelta(days=1)
     assert totals.trend[-1].start == now - timedelta(minutes=15)
     assert sum(each.rows for each in totals.trend) == 200
-    assert [each.errors for each in totals.trend if each.errors] == [1, 2]
+    errors = [each.errors for each in totals.trend]
+    assert [n for n in errors if n != 0] == [1, 2]
     assert totals.trend[-1].rows == 15
     assert totals.trend[-1].latency_ms is not None
     assert sum(totals.trend[-1].classes.values()) == 15
