@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fakenews.config import TARGETS, check, register_resolvers
 from fakenews.errors import ConfigError
+from fakenews.monitoring.checks import Policy
+from fakenews.monitoring.job import monitor
+from fakenews.monitoring.quality import Limits
 from fakenews.rules import METRICS, preparation_rules, training_rules
 from fakenews.serving.archive import ModelConfig
 from fakenews.serving.deploy import deploy_rules
@@ -53,7 +57,8 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     def make(*overrides: str, root: str = "train") -> DictConfig:
         cfg = compose(
             root,
-            overrides=[*overrides, f"paths.runs={tmp_path}"],
+            # Commands without the group `paths` write where they are.
+            overrides=[*overrides, *([] if root == "monitor" else [f"paths.runs={tmp_path}"])],
             return_hydra_config=True,
         )
         with open_dict(cfg):
@@ -160,6 +165,20 @@ def test_a_channel_says_what_it_needs(name: str, composed: Callable[..., DictCon
     assert sorted(caught.value.faults) == sorted(
         f"{key} is not set: give {key}=VALUE" for key in needed
     )
+
+
+def test_what_is_monitored(composed: Callable[..., DictConfig]) -> None:
+    cfg = composed("bundle=latest", root="monitor")
+    check(cfg)
+    assert "${" not in OmegaConf.to_yaml(cfg, resolve=True)
+    # What is written here for all to see are the defaults of the code, but for the floors.
+    policy = instantiate(cfg.policy, _execution_whitelist_=TARGETS, _convert_="all")
+    assert replace(policy, floors={}, skip=()) == Policy()
+    assert instantiate(cfg.limits, _execution_whitelist_=TARGETS) == Limits()
+    parameters = inspect.signature(monitor).parameters
+    for key, parameter in parameters.items():
+        if parameter.default not in (parameter.empty, None):
+            assert cfg[key] == parameter.default, key
 
 
 def test_what_is_exported(composed: Callable[..., DictConfig]) -> None:

@@ -24,6 +24,8 @@ from fakenews.monitoring.quality import Limits
 from fakenews.monitoring.verdict import State
 from fakenews.predictor import Predictor
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 POLICY = {"references": 40, "windows": 100, "floors": {"drift": 0.02, "decay": 0.02}}
 
