@@ -53,12 +53,14 @@ class Strip:
     Attributes:
         windows: Their names.
         lines: That of all checks first; none without a window.
-        note: What was left out, in words.
+        heading: Of the strip.
+        notes: What was left out, in words.
     """
 
     windows: Sequence[str]
     lines: Sequence[Line]
-    note: str = ""
+    heading: str = ""
+    notes: Sequence[str] = ()
 
 
 def strip(account: Account) -> Strip:
@@ -82,19 +84,21 @@ def strip(account: Account) -> Strip:
     ]
     whole = Line(
         key="",
-        title=f"All {len(history)} checks",
+        title="All checks",
         squares=[
             _square(_whole(cells), label)
             for cells, label in zip(zip(*history.values(), strict=True), labels, strict=True)
         ],
     )
     left_out = len(history) - len(shown)
+    calm = all(map(_calm, history.values()))
+    heading = "Checks over time" if calm else "When it began"
     notes = []
     if left_out:
         notes.append(f"{left_out:,} checks that were ok in every window are not shown.")
     if len(account.spans) > _WINDOWS:
         notes.append(f"The newest {_WINDOWS} of {len(account.spans):,} windows.")
-    return Strip(windows=labels, lines=[whole, *lines], note=" ".join(notes))
+    return Strip(windows=labels, lines=[whole, *lines], heading=heading, notes=notes)
 
 
 def _calm(cells: Sequence[Cell | None]) -> bool:

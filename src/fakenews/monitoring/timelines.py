@@ -17,10 +17,10 @@ from fakenews.evaluation.plots import (
     ORANGE,
     SKY,
     figure_of,
-    legend,
     look,
     plain,
 )
+from fakenews.evaluation.report import METRIC_NAMES
 from fakenews.monitoring.account import Account
 from fakenews.monitoring.comparisons import positive_code
 from fakenews.monitoring.judge import Interval
@@ -30,7 +30,7 @@ from fakenews.monitoring.verdict import Span
 
 Found = TypeVar("Found")
 
-SIZE = (5.2, 3.5)  # inches
+SIZE = (4.4, 3.3)  # inches
 
 _CURVES = 6
 _MOST = timedelta(days=21)  # that are drawn by the hour, others by the day
@@ -61,7 +61,7 @@ def performance(account: Account, metric: str) -> Figure:
         account: With at least one window that was judged.
         metric: One of `METRICS`.
     """
-    figure, axes = figure_of(metric.replace("_", " ").capitalize(), size=SIZE)
+    figure, axes = figure_of(METRIC_NAMES[metric], size=SIZE)
     for name, colour, marker in (
         ("estimated", BLUE, "o"),
         ("measured", BLACK, "D"),
@@ -73,12 +73,13 @@ def performance(account: Account, metric: str) -> Figure:
         if not times:
             continue
         middle, low, high = np.array(values).T
-        if name == "estimated":
+        band = name == "estimated" and len(times) > 1
+        if band:
             axes.fill_between(times, low, high, color=SKY, alpha=0.3, lw=0)
         axes.errorbar(
             times,
             middle,
-            yerr=np.maximum([middle - low, high - middle], 0),
+            yerr=None if band else np.maximum([middle - low, high - middle], 0),
             color=colour,
             marker=marker,
             ms=4,
@@ -92,7 +93,7 @@ def performance(account: Account, metric: str) -> Figure:
     _over(axes, account.spans)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low - 0.02, 0), min(high + 0.02, 1.02))
-    legend(axes, loc="best")
+    _below(axes)
     return figure
 
 
@@ -122,7 +123,7 @@ def class_rates_over_time(account: Account) -> Figure:
     axes.set_ylabel("Share of predictions")
     axes.set_ylim(bottom=0)
     _over(axes, account.spans)
-    legend(axes, loc="best")
+    _below(axes)
     return figure
 
 
@@ -161,7 +162,7 @@ class Traffic:
     @property
     def each(self) -> str:
         """The step in words."""
-        return "a day" if self.step == _DAY else "an hour"
+        return "by the day" if self.step == _DAY else "by the hour"
 
 
 def volume(traffic: Traffic) -> Figure:
@@ -170,7 +171,7 @@ def volume(traffic: Traffic) -> Figure:
     Args:
         traffic: Of at least one hour.
     """
-    figure, axes = figure_of(f"Predictions {traffic.each}", size=SIZE)
+    figure, axes = figure_of(f"Predictions, {traffic.each}", size=SIZE)
     axes.bar(
         traffic.times, traffic.rows, traffic.step / _DAY, align="edge", color=BLUE, alpha=0.75
     )
@@ -186,13 +187,13 @@ def error_rate(traffic: Traffic) -> Figure:
     Args:
         traffic: Of at least one hour.
     """
-    figure, axes = figure_of("Requests refused or failed", size=SIZE)
+    figure, axes = figure_of(f"Refused or failed, {traffic.each}", size=SIZE)
     counts = zip(traffic.rows, traffic.errors, strict=True)
     rates = [errors / max(rows + errors, 1) for rows, errors in counts]
     axes.bar(traffic.times, rates, traffic.step / _DAY, align="edge", color=ORANGE, alpha=0.85)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.set_ylabel(f"Share of requests, {traffic.each.replace('a', 'by the', 1)}")
+    axes.set_ylabel("Share of requests")
     _time(axes, traffic.times[0], traffic.times[-1] + traffic.step / _DAY)
     return figure
 
@@ -207,7 +208,7 @@ def latency(account: Account) -> Figure:
     axes.set_ylabel("Milliseconds")
     axes.set_ylim(bottom=0)
     _over(axes, account.spans)
-    legend(axes, loc="best")
+    _below(axes)
     return figure
 
 
@@ -244,6 +245,18 @@ def _number(time: datetime) -> float:
 def _over(axes: Axes, spans: Sequence[Span]) -> None:
     starts, ends = [span.start for span in spans], [span.end for span in spans]
     _time(axes, _number(min(starts)), _number(max(ends)))
+
+
+def _below(axes: Axes) -> None:
+    """The legend, where it hides nothing."""
+    entries = len(axes.get_legend_handles_labels()[0])
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.16),
+        ncols=3 if entries == 3 else 2,
+        frameon=False,
+        fontsize=9,
+    )
 
 
 def _time(axes: Axes, start: float, end: float) -> None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from fakenews.monitoring.verdict import State, Verdict
+from fakenews.evaluation.report import METRIC_NAMES
+from fakenews.monitoring.verdict import Check, Kind, State, Verdict
 
 MEASURED, ESTIMATED = "measured performance", "estimated performance"
 QUALITY = "data quality"
@@ -30,13 +31,14 @@ _METRICS = {
     "decay.trend.estimated.": "estimated, over time",
 }
 _TITLES = {
-    "drift.embedding.mmd": "texts, by mean discrepancy",
-    "drift.embedding.classifier": "texts, by a classifier",
-    "drift.text.tokens": "length in tokens",
-    "drift.text.unknown": "unknown tokens",
-    "drift.prediction.label": "decided classes",
-    "drift.prediction.confidence": "confidence",
+    "drift.embedding.mmd": "Texts (discrepancy)",
+    "drift.embedding.classifier": "Texts (classifier)",
+    "drift.text.tokens": "Length in tokens",
+    "drift.text.unknown": "Unknown tokens",
+    "drift.prediction.label": "Decided classes",
+    "drift.prediction.confidence": "Confidence",
 }
+_RARE = 0.001
 _SCORE = "drift.prediction.score"
 
 
@@ -57,14 +59,43 @@ def title(key: str, classes: Sequence[str]) -> str:
         return _TITLES[key]
     for beginning, how in _METRICS.items():
         if key.startswith(beginning):
-            return f"{key.removeprefix(beginning).replace('_', ' ')}, {how}"
+            metric = key.removeprefix(beginning)
+            return f"{METRIC_NAMES.get(metric, metric)}, {how}"
     code = key.removeprefix(_SCORE)
     if code.isdecimal() and int(code) < len(classes):
-        return f"score of {classes[int(code)]}"
+        return f"Score of {classes[int(code)]}"
     for beginning in ("drift.tabular.", "drift.", "quality.", "decay."):
         if key.startswith(beginning):
             return key.removeprefix(beginning)
     return key
+
+
+def answer(check: Check, classes: Sequence[str]) -> tuple[str, str]:
+    """What a check looks at, and what it found there, in plain words.
+
+    Args:
+        check: Any; what is no comparison with the reference says it as its message does.
+        classes: The sorted class names.
+    """
+    if (
+        check.kind is not Kind.DRIFT
+        or check.value is None
+        or check.threshold is None
+        or check.p_value is None
+        or check.effect is None
+    ):
+        return "", capital(check.message)
+    name, floor = title(check.key, classes), check.details.get("floor", 0)
+    windows = "{windows_differing} of the last {windows} windows".format_map(check.details)
+    if check.effect < floor or check.value <= check.threshold:
+        return name, f"changed in {windows}, and no more in the newest."
+    clean = "of 1,000 clean windows none does"
+    if check.p_value > _RARE:
+        clean = f"of clean windows one in {round(1 / check.p_value):,} does"
+    matters = f", where {floor:g} matters" if floor else ""
+    return name, (
+        f"changed in {windows}, now by {check.effect:.2g} {check.unit}{matters}; {clean}."
+    )
 
 
 def sentence(verdict: Verdict) -> str:
