@@ -20,6 +20,8 @@ _STYLE = """\
   .badge.warning { background: #855b00; }
   .badge.alarm { background: #b34700; }
   .badge.unknown { background: #5a5a5a; }
+  .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
+  .tables { grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); }
   .figures b { line-height: 1.3; }
   .figures small { display: block; }
   h3 { font-size: 1rem; margin: 1rem 0 .3rem; }
@@ -71,7 +73,8 @@ _STYLE = """\
     h1 { font-size: 1.3rem; }
     .verdict { padding: .7rem .8rem; }
     .figures { gap: .5rem; }
-    .figures div { flex: 1 1 40%; padding: .4rem .6rem; }
+    .figures div { padding: .4rem .6rem; }
+    td .bar { display: none; }
     .figures b { font-size: 1.3rem; }
     /* The newest window is seen first. */
     .begin { direction: rtl; }

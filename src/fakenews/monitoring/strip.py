@@ -66,11 +66,12 @@ class Strip:
 def strip(account: Account) -> Strip:
     """The checks of an account by its windows."""
     history = {key: cells[-_WINDOWS:] for key, cells in account.history().items()}
+    judged = [bool(judgement.findings) for judgement in account.judgements[-_WINDOWS:]]
     labels = _labels(account.spans[-_WINDOWS:])
     if not history:
         return Strip(windows=labels, lines=[])
     some = len(history) > _LINES
-    shown = [key for key, cells in history.items() if not (some and _calm(cells))]
+    shown = [key for key, cells in history.items() if not (some and _calm(cells, judged))]
     lines = [
         Line(
             key=key,
@@ -91,18 +92,22 @@ def strip(account: Account) -> Strip:
         ],
     )
     left_out = len(history) - len(shown)
-    calm = all(map(_calm, history.values()))
+    calm = all(_calm(cells, judged) for cells in history.values())
     heading = "Checks over time" if calm else "When it began"
     notes = []
     if left_out:
-        notes.append(f"{left_out:,} checks that were ok in every window are not shown.")
+        notes.append(f"{left_out:,} checks that were ok wherever they were judged are not shown.")
     if len(account.spans) > _WINDOWS:
         notes.append(f"The newest {_WINDOWS} of {len(account.spans):,} windows.")
     return Strip(windows=labels, lines=[whole, *lines], heading=heading, notes=notes)
 
 
-def _calm(cells: Sequence[Cell | None]) -> bool:
-    return all(cell is None or cell.state is State.OK for cell in cells)
+def _calm(cells: Sequence[Cell | None], judged: Sequence[bool]) -> bool:
+    """Whether there is nothing to see: of windows that were not judged, the first line tells."""
+    return all(
+        cell is None or cell.state is State.OK or (cell.state is State.UNKNOWN and not known)
+        for cell, known in zip(cells, judged, strict=True)
+    )
 
 
 def _whole(cells: Sequence[Cell | None]) -> Cell | None:

@@ -32,7 +32,7 @@ Found = TypeVar("Found")
 
 SIZE = (4.4, 3.3)  # inches
 
-_CURVES = 6
+_CURVES = 4
 _MOST = timedelta(days=21)  # that are drawn by the hour, others by the day
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -93,7 +93,7 @@ def performance(account: Account, metric: str) -> Figure:
     _over(axes, account.spans)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low - 0.02, 0), min(high + 0.02, 1.02))
-    _below(axes)
+    name_all(figure)
     return figure
 
 
@@ -123,7 +123,7 @@ def class_rates_over_time(account: Account) -> Figure:
     axes.set_ylabel("Share of predictions")
     axes.set_ylim(bottom=0)
     _over(axes, account.spans)
-    _below(axes)
+    name_all(figure)
     return figure
 
 
@@ -208,7 +208,7 @@ def latency(account: Account) -> Figure:
     axes.set_ylabel("Milliseconds")
     axes.set_ylim(bottom=0)
     _over(axes, account.spans)
-    _below(axes)
+    name_all(figure)
     return figure
 
 
@@ -247,15 +247,11 @@ def _over(axes: Axes, spans: Sequence[Span]) -> None:
     _time(axes, _number(min(starts)), _number(max(ends)))
 
 
-def _below(axes: Axes) -> None:
-    """The legend, where it hides nothing."""
-    entries = len(axes.get_legend_handles_labels()[0])
-    axes.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.16),
-        ncols=3 if entries == 3 else 2,
-        frameon=False,
-        fontsize=9,
+def name_all(figure: Figure) -> None:
+    """A legend below the plot, where it hides nothing."""
+    entries = len(figure.axes[0].get_legend_handles_labels()[0])
+    figure.legend(
+        loc="outside lower center", ncols=3 if entries == 3 else 2, frameon=False, fontsize=9
     )
 
 

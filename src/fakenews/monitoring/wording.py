@@ -101,16 +101,16 @@ def answer(check: Check, classes: Sequence[str]) -> tuple[str, str]:
 def sentence(verdict: Verdict) -> str:
     """A verdict in one sentence."""
     state, count = verdict.state, len(verdict.checks)
-    found = [check.key for check in verdict.checks if check.state is state]
+    found = [check for check in verdict.checks if check.state is state]
     if state is State.OK:
         return f"Nothing has changed: all {count} checks are as in the reference."
     if state is State.UNKNOWN:
         if verdict.window is None:
             return "Nothing could be judged: there is no window with predictions."
-        if len(found) == count:
-            return "The newest window could not be judged."
+        if len(found) == 1:
+            return f"{capital(found[0].message.removesuffix('.'))}."
         return f"{len(found)} of {count} checks could not be made."
-    said = capital(_listed(_clauses({subject(key) for key in found})))
+    said = capital(_listed(_clauses({subject(check.key) for check in found})))
     return f"{said}{', in too few windows for an alarm yet' * (state is State.WARNING)}."
 
 
