@@ -236,6 +236,7 @@ def _add_operations(app: FastAPI, gateway: Gateway, health: Health) -> None:
         | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     async def metrics() -> Response:
+        await health.state()  # so that readiness is as it is now
         share = gateway.router.routes.share
         gateway.metrics.canary_share.set(share)
         return Response(gateway.metrics.render(), media_type=CONTENT_TYPE)

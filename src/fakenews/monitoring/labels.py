@@ -1,0 +1,134 @@
+"""True classes of predictions, which come late: by feedback, and by files of labels.
+
+`truth` has one row an id. A file of labels outranks feedback; of several of one id the latest
+counts, by `time` where there is one, else by its place.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import duckdb
+import pyarrow as pa
+
+from fakenews.errors import DataError
+from fakenews.monitoring.files import LogFiles
+
+_BATCH = 65_536
+_COLUMNS = ("id", "label", "time", "verdict", "predicted")
+
+# What a person says of a prediction. Wrong alone names the class only where there are two,
+# and who is unsure, or has become so, names none.
+_SAID = """
+CASE
+  WHEN verdict = 'unsure' THEN NULL
+  WHEN label <> '' THEN label
+  WHEN verdict = 'correct' THEN predicted
+  WHEN verdict = 'wrong' AND len($classes) = 2 AND list_contains($classes, predicted)
+    THEN $classes[3 - list_position($classes, predicted)]
+END"""
+
+
+def read_truth(
+    database: duckdb.DuckDBPyConnection,
+    *,
+    feedback: LogFiles | None,
+    labels: LogFiles | None,
+    classes: Sequence[str],
+) -> list[str]:
+    """Make `truth` (`id`, `label`).
+
+    Args:
+        database: Gets it.
+        feedback: Of a deployment, if there is any.
+        labels: Tables with `id` and `label`, if there are any.
+        classes: Of the model; other labels are left out.
+
+    Returns:
+        What is wrong, as sentences.
+
+    Raises:
+        DataError: A folder cannot be listed.
+    """
+    database.execute(
+        "CREATE TABLE said (source INTEGER, at TIMESTAMP, place BIGINT, id VARCHAR, label VARCHAR)"
+    )
+    database.execute("CREATE SEQUENCE place")
+    notices = []
+    if feedback is not None:
+        notices += _read(database, feedback, 0, ("id", "verdict", "predicted"), _SAID, classes)
+    if labels is not None:
+        notices += _read(database, labels, 1, ("id", "label"), "nullif(label, '')", classes)
+    database.execute(
+        "CREATE TABLE truth AS SELECT id, label FROM said"
+        " QUALIFY row_number() OVER"
+        "   (PARTITION BY id ORDER BY source DESC, at DESC NULLS LAST, place DESC) = 1"
+    )
+    wrong = database.execute(
+        "SELECT label, count(*) FROM truth WHERE NOT list_contains($classes, label)"
+        " GROUP BY label ORDER BY count(*) DESC, label",
+        {"classes": list(classes)},
+    ).fetchall()
+    if wrong:
+        names = ", ".join(str(name)[:60] for name, _ in wrong[:5])
+        notices.append(
+            f"{sum(count for _, count in wrong):,} true labels are none of the model's classes, "
+            f"and left out: {names}"
+        )
+    database.execute(
+        "DELETE FROM truth WHERE label IS NULL OR NOT list_contains($classes, label)",
+        {"classes": list(classes)},
+    )
+    return notices
+
+
+def _read(
+    database: duckdb.DuckDBPyConnection,
+    files: LogFiles,
+    source: int,
+    needed: Sequence[str],
+    label: str,
+    classes: Sequence[str],
+) -> list[str]:
+    notices = []
+    for file in sorted(files.list(), key=lambda file: file.path):
+        try:
+            with files.parquet(file) as (reader, damaged):
+                names = reader.schema_arrow.names
+                missing = [name for name in needed if name not in names]
+                if missing:
+                    notices.append(
+                        f"{files.name(file)} has no column {' and none '.join(missing)}: it is "
+                        "left out"
+                    )
+                    continue
+                wanted = [name for name in _COLUMNS if name in names]
+                batches = reader.iter_batches(_BATCH, columns=wanted)
+                _insert(database, batches, source, label, classes)
+                if damaged:
+                    notices.append(
+                        f"{files.name(file)}: {damaged:,} damaged lines are left out"
+                    )
+        except DataError as error:
+            notices.append(f"{error}; it is left out")
+    return notices
+
+
+def _insert(
+    database: duckdb.DuckDBPyConnection,
+    batches: Iterable[pa.RecordBatch],
+    source: int,
+    label: str,
+    classes: Sequence[str],
+) -> None:
+    for batch in batches:
+        columns = ", ".join(
+            f"CAST({name if name in batch.schema.names else 'NULL'} AS VARCHAR) AS {name}"
+            for name in _COLUMNS
+        )
+        database.register("batch", pa.Table.from_batches([batch]))
+        database.execute(
+            f"INSERT INTO said SELECT $source,"  # noqa: S608 expressions of ours
+            f" CAST(TRY_CAST(time AS TIMESTAMPTZ) AS TIMESTAMP), nextval('place'), id, {label}"
+            f" FROM (SELECT {columns} FROM batch) WHERE id <> '' AND $classes IS NOT NULL",
+            {"source": source, "classes": list(classes)},
+        )
+        database.unregister("batch")
