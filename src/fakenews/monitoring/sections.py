@@ -82,10 +82,12 @@ def _headline(account: Account) -> Iterator[tuple[str, str, str]]:
         yield from _performance(account, kind)
     if account.totals:
         totals = account.totals[-1]
-        yield "Predictions", f"{totals.rows:,}", f"{totals.unique:,} different texts"
+        different = "" if totals.unique is None else f"{totals.unique:,} different texts"
+        yield "Predictions", f"{totals.rows:,}", different
         latency = (totals.latency_ms or {}).get("p95")
         remark = "" if latency is None else f"95% of answers within {latency:,.0f} ms"
-        yield "Refused or failed", f"{totals.error_rate:.2%}", remark
+        rate = totals.error_rate
+        yield "Refused or failed", "n/a" if rate is None else f"{rate:.2%}", remark
 
 
 def _performance(account: Account, kind: str) -> Iterator[tuple[str, str, str]]:
@@ -176,12 +178,12 @@ def counts(account: Account) -> list[list[str]]:
 
 def _counts(totals: Totals) -> dict[str, tuple[float, Any]]:
     whole, share, time = "{:,.0f}".format, "{:.2%}".format, "{:,.1f} ms".format
-    found: dict[str, tuple[float, Any]] = {
-        "Predictions": (totals.rows, whole),
-        "Different texts": (totals.unique, whole),
-        "Requests refused or failed": (totals.error_rate, share),
-    }
-    for kind, count in sorted(totals.errors.items()):
+    found: dict[str, tuple[float, Any]] = {"Predictions": (totals.rows, whole)}
+    if totals.unique is not None:
+        found["Different texts"] = (totals.unique, whole)
+    if totals.error_rate is not None:
+        found["Requests refused or failed"] = (totals.error_rate, share)
+    for kind, count in sorted((totals.errors or {}).items()):
         found[f"Refused or failed: {kind}"] = (count, whole)
     for name, value in (totals.latency_ms or {}).items():
         found[f"Latency, {name}"] = (value, time)

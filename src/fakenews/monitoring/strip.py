@@ -96,14 +96,14 @@ def strip(account: Account) -> Strip:
     heading = "Checks over time" if calm else "When it began"
     notes = []
     if left_out:
-        notes.append(f"{left_out:,} checks that were ok wherever they were judged are not shown.")
+        notes.append(f"{left_out:,} checks that were ok in all judged windows are not shown.")
     if len(account.spans) > _WINDOWS:
         notes.append(f"The newest {_WINDOWS} of {len(account.spans):,} windows.")
     return Strip(windows=labels, lines=[whole, *lines], heading=heading, notes=notes)
 
 
 def _calm(cells: Sequence[Cell | None], judged: Sequence[bool]) -> bool:
-    """Whether there is nothing to see: of windows that were not judged, the first line tells."""
+    """Whether there is nothing to see; of windows not judged the first line tells."""
     return all(
         cell is None or cell.state is State.OK or (cell.state is State.UNKNOWN and not known)
         for cell, known in zip(cells, judged, strict=True)
