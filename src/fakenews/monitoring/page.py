@@ -63,6 +63,7 @@ _STYLE = """\
   .checks td, .checks th { vertical-align: top; white-space: nowrap; }
   .checks th:nth-child(2), .checks td:nth-child(2) { text-align: left; white-space: normal;
                                                      min-width: 13rem; }
+  .checks code { overflow-wrap: anywhere; }
   .checks small { display: block; color: #5a5a5a; }
   .counts { max-width: 640px; }
   .movers td:first-child { min-width: 6rem; }

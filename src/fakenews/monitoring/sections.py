@@ -168,7 +168,9 @@ def counts(account: Account) -> list[list[str]]:
     """What was counted in the newest window, and in those before."""
     if not account.totals:
         return []
-    *earlier, newest = map(_counts, account.totals)
+    kinds = sorted({kind for totals in account.totals for kind in totals.errors or {}})
+    versions = sorted({version for totals in account.totals for version in totals.versions})
+    *earlier, newest = (_counts(totals, kinds, versions) for totals in account.totals)
     lines = []
     for name, (value, shown) in newest.items():
         known = [found[name][0] for found in earlier if name in found]
@@ -176,22 +178,25 @@ def counts(account: Account) -> list[list[str]]:
     return lines
 
 
-def _counts(totals: Totals) -> dict[str, tuple[float, Any]]:
+def _counts(
+    totals: Totals, kinds: Sequence[str], versions: Sequence[str]
+) -> dict[str, tuple[float, Any]]:
     whole, share, time = "{:,.0f}".format, "{:.2%}".format, "{:,.1f} ms".format
     found: dict[str, tuple[float, Any]] = {"Predictions": (totals.rows, whole)}
     if totals.unique is not None:
         found["Different texts"] = (totals.unique, whole)
     if totals.error_rate is not None:
         found["Requests refused or failed"] = (totals.error_rate, share)
-    for kind, count in sorted((totals.errors or {}).items()):
-        found[f"Refused or failed: {kind}"] = (count, whole)
+    if totals.errors is not None:
+        for kind in kinds:
+            found[f"Refused or failed: {kind}"] = (totals.errors.get(kind, 0), whole)
     for name, value in (totals.latency_ms or {}).items():
         found[f"Latency, {name}"] = (value, time)
     for name, known in (("Truncated", totals.truncated), ("Unsure", totals.unsure)):
         if known is not None:
             found[name] = (known, share)
-    for version, count in sorted(totals.versions.items()):
-        found[f"By version {version}"] = (count, whole)
+    for version in versions:
+        found[f"By version {version}"] = (totals.versions.get(version, 0), whole)
     return found
 
 

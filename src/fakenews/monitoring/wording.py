@@ -39,6 +39,7 @@ _TITLES = {
     "drift.prediction.confidence": "Confidence",
 }
 _RARE = 0.001
+_COUNTED = {"windows_differing", "windows", "floor"}
 _SCORE = "drift.prediction.score"
 
 
@@ -64,10 +65,9 @@ def title(key: str, classes: Sequence[str]) -> str:
     code = key.removeprefix(_SCORE)
     if code.isdecimal() and int(code) < len(classes):
         return f"Score of {classes[int(code)]}"
-    for beginning in ("drift.tabular.", "drift.", "quality.", "decay."):
-        if key.startswith(beginning):
-            return key.removeprefix(beginning)
-    return key
+    if key.startswith("quality."):
+        return f"{capital(key.removeprefix('quality.'))} (data quality)"
+    return key.removeprefix("drift.tabular.")
 
 
 def answer(check: Check, classes: Sequence[str]) -> tuple[str, str]:
@@ -83,9 +83,10 @@ def answer(check: Check, classes: Sequence[str]) -> tuple[str, str]:
         or check.threshold is None
         or check.p_value is None
         or check.effect is None
+        or not _COUNTED <= check.details.keys()
     ):
         return "", capital(check.message)
-    name, floor = title(check.key, classes), check.details.get("floor", 0)
+    name, floor = title(check.key, classes), check.details["floor"]
     windows = "{windows_differing} of the last {windows} windows".format_map(check.details)
     if check.effect < floor or check.value <= check.threshold:
         return name, f"changed in {windows}, and no more in the newest."
@@ -107,6 +108,8 @@ def sentence(verdict: Verdict) -> str:
     if state is State.UNKNOWN:
         if verdict.window is None:
             return "Nothing could be judged: there is no window with predictions."
+        if not count:
+            return "Nothing could be judged: no check was made."
         if len(found) == 1:
             return f"{capital(found[0].message.removesuffix('.'))}."
         return f"{len(found)} of {count} checks could not be made."
