@@ -163,8 +163,7 @@ COPY --from=source /app /app
 EXPOSE 9105
 HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=4 \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9105/metrics', timeout=8)"]
-CMD ["python", "scripts/monitor.py", "log=/data/deployment", "bundle=latest", \
-    "out=/data/monitoring", "schedule=15m", "metrics.host=0.0.0.0"]
+CMD ["python", "scripts/monitor.py", "bundle=latest", "schedule=15m", "metrics_host=0.0.0.0"]
 
 
 FROM runtime AS mlflow

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra import compose as compose_config
+from hydra import initialize_config_dir
 from prometheus_client.metrics_core import Metric
 
+from fakenews.config import register_resolvers
 from fakenews.monitoring.metrics import Metrics as MonitorMetrics
 from fakenews.monitoring.verdict import Check, Kind, Span, State, Verdict
 from fakenews.serving.gateway.metrics import Metrics as GatewayMetrics
@@ -239,6 +242,46 @@ def test_prometheus_scrapes_services_of_the_stack_at_ports_they_have() -> None:
     named = re.findall(r'job="(\w+)"', RULES.read_text())
     assert set(named) <= jobs.keys()
     assert (PROMETHEUS / content["rule_files"][0]) == RULES
+
+
+def commands() -> dict[str, list[str]]:
+    """What starts the monitor: the image by itself, the stack on one machine, Kubernetes."""
+    dockerfile = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
+    (command,) = re.findall(r"^CMD (\[.*scripts/monitor\.py.*\])$", dockerfile, re.MULTILINE)
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
+    overlay = ROOT / "deploy" / "kubernetes" / "overlays" / "monitor" / "monitor.yaml"
+    (job,) = [
+        found for found in yaml.safe_load_all(overlay.read_text()) if found["kind"] == "CronJob"
+    ]
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    return {
+        "image": json.loads(command),
+        "stack": [
+            word.replace("${BUNDLE:-", "").replace("}", "")
+            for word in compose["monitor"]["command"]
+        ],
+        "cluster": [*container["command"], *container["args"]],
+    }
+
+
+@pytest.mark.parametrize("where", ["image", "stack", "cluster"])
+def test_options_of_the_monitor_exist(where: str) -> None:
+    program, script, *options = commands()[where]
+    assert (program, script) == ("python", "scripts/monitor.py")
+    assert (ROOT / script).is_file()
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf")):
+        cfg = compose_config("monitor", overrides=options)
+    if where == "cluster":
+        # A run of its own each time, which tells people itself.
+        assert cfg.schedule is None
+        assert list(cfg.alerts) == ["webhook"]
+        assert (cfg.log, cfg.out) == ("/shared/serving/*/predictions/*/*", "/shared/monitoring")
+    else:
+        # Prometheus, which is elsewhere, reads it; Alertmanager tells people.
+        assert (cfg.schedule, cfg.metrics_host, cfg.metrics_port) == ("15m", "0.0.0.0", 9105)  # noqa: S104 of a container
+        assert not cfg.alerts
 
 
 def test_dashboards_are_what_grafana_reads() -> None:

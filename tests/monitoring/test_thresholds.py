@@ -1,6 +1,7 @@
 """Thresholds: their rate of false alarms is the stated one, and they do alarm."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,8 +80,16 @@ def test_p_values_and_thresholds_agree(judged: Family):
         assert thresholds.p_value(key, at) >= thresholds.cut
 
 
-def test_constants_are_not_compared(judged: Family, some_rows: Make):
-    assert "drift.tabular.constant" not in judged.judge(some_rows(50, seed=1))
+def test_what_never_varied_may_not_begin_to(judged: Family, some_rows: Make):
+    rows = some_rows(200, seed=1)
+    assert "drift.tabular.constant" not in alarms(judged.judge(rows))
+    changed = dict(rows.columns) | {"tabular.constant": np.repeat([0.0, 1.0], [150, 50])}
+    found = judged.judge(replace(rows, columns=changed))["drift.tabular.constant"]
+    assert found.exceeded
+    assert found.effect > 0.1
+    # One odd row is no change of all.
+    changed["tabular.constant"] = np.repeat([0.0, 1.0], [199, 1])
+    assert judged.judge(replace(rows, columns=changed))["drift.tabular.constant"].effect == 0
 
 
 def test_what_a_window_lacks_is_not_judged(judged: Family, some_rows: Make):

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
@@ -68,7 +68,7 @@ class Notifier:
     """Tells channels what is new of a verdict.
 
     Args:
-        channels: Each a `Channel`, by its name (in a configuration they are not made yet).
+        channels: By their names.
         state: File that keeps what was told; a path, or a URL that fsspec knows.
         repeat_hours: After which people are told again of what has not become better.
         unknown_after: Runs in a row that could not judge a check before people are told so.
@@ -80,7 +80,7 @@ class Notifier:
     def __init__(
         self,
         *,
-        channels: Mapping[str, Any],
+        channels: Mapping[str, Channel],
         state: str,
         repeat_hours: Positive = 24,
         unknown_after: PositiveCount = 2,
@@ -88,7 +88,7 @@ class Notifier:
         folder, _, self._name = str(state).rpartition("/")
         if not self._name:
             raise ConfigError(f"the state of the alerts is {str(state)!r}: give a file")
-        self._channels: Mapping[str, Channel] = channels
+        self._channels = channels
         self._folder = Storage(folder or ("/" if str(state).startswith("/") else Path()))
         self._repeat = timedelta(hours=repeat_hours)
         self._unknown_after = unknown_after

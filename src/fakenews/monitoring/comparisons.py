@@ -263,8 +263,8 @@ def _all(reference: Reference) -> Iterator[Comparison]:
     rows = reference.rows
     for key, values in rows.scored.items():
         distinct = len(np.unique(values))
-        if distinct > 1:
-            yield (Categories if distinct == _TWO else Numbers)(key, values)
+        # What never varied is a category as well: then any other value is a change.
+        yield (Categories if distinct <= _TWO else Numbers)(key, values)
     yield Categories("prediction.label", rows.decided.astype(np.float64))
     if rows.embeddings is not None:
         yield Embeddings(rows.embeddings)

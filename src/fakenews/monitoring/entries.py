@@ -1,7 +1,9 @@
 """The rows of a log in a database: of any table, in the types of the prediction log.
 
-entry        a row of a file each, without what is wide
-prediction   the same with a `fault`, which is null for what is a prediction of a window
+    entry        a row of a file each, by its place, without what is wide
+    prediction   the same with a `fault`, which is null for what is a prediction of a window
+
+Times are of UTC, without a zone.
 """
 
 from collections.abc import Sequence
@@ -10,6 +12,9 @@ from datetime import datetime, timedelta
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+FILE = 1 << 36
+"""By so much the places of rows of one file are from those of the next."""
 
 _BATCH = 65_536
 
@@ -52,7 +57,7 @@ def create(database: duckdb.DuckDBPyConnection) -> None:
     plain = ", ".join(f"{name} {kind}" for name, kind in _PLAIN.items())
     database.execute("SET TimeZone = 'UTC'")
     database.execute(
-        f"CREATE TABLE entry (file INTEGER, row BIGINT, {plain}, time TIMESTAMP,"
+        f"CREATE TABLE entry (place BIGINT, {plain}, time TIMESTAMP,"
         " shadow BOOLEAN, digest VARCHAR, foreign_class BOOLEAN, p DOUBLE[])"
     )
 
@@ -88,7 +93,7 @@ def insert(
         or (name.startswith(_PROBABILITY) and "probabilities" not in schema.names)
     ]
     query = _select(schema, columns)
-    row = 0
+    first = row = file * FILE
     database.execute("BEGIN")
     try:
         for batch in reader.iter_batches(_BATCH, columns=columns, use_threads=False):
@@ -97,7 +102,7 @@ def insert(
             database.register("batch", table)
             database.execute(
                 f"INSERT INTO entry BY NAME {query}",
-                {"file": file, "classes": list(classes)},
+                {"classes": list(classes)},
             )
             row += len(batch)
     except BaseException:
@@ -106,7 +111,7 @@ def insert(
     finally:
         database.unregister("batch")
     database.execute("COMMIT")
-    return row
+    return row - first
 
 
 def judge(
@@ -126,11 +131,11 @@ def judge(
     """
     # Of rows with one id the first counts. Few have a second, so few are compared.
     database.execute(
-        "CREATE OR REPLACE TEMP TABLE twice AS SELECT id, min((file, row)) AS first"
+        "CREATE OR REPLACE TEMP TABLE twice AS SELECT id, min(place) AS first"
         " FROM entry WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1"
     )
     database.execute(
-        f"""
+        """
         CREATE OR REPLACE TABLE prediction AS
         SELECT entry.* EXCLUDE (label, foreign_class, shadow),
           coalesce(entry.label, $classes[list_position(p, list_max(p))]) AS label,
@@ -140,24 +145,24 @@ def judge(
             WHEN time IS NULL THEN 'time'
             WHEN time < $earliest THEN 'early'
             WHEN time > $latest THEN 'late'
-            WHEN first <> (file, row) THEN 'twice'
+            WHEN first <> place THEN 'twice'
             -- What was refused before a version was asked is of each of them.
             WHEN $version IS NOT NULL AND model_version IS DISTINCT FROM $version
               AND NOT (error IS NOT NULL AND model_version IS NULL) THEN 'version'
             WHEN error IS NOT NULL THEN 'error'
             WHEN entry.label IS NULL AND p IS NULL THEN 'empty'
-            WHEN foreign_class OR NOT list_contains($classes, coalesce(entry.label, $classes[1]))
-              THEN 'class'
+            WHEN foreign_class OR NOT list_contains($classes, entry.label) THEN 'class'
+            -- NaN is larger than all numbers.
             WHEN p IS NOT NULL AND NOT (
-              list_count(p) = len($classes)
-              AND coalesce(list_bool_and(list_transform(p, lambda x: x >= 0 AND x <= 1.01)), false)
-              AND abs(list_sum(p) - 1) <= {_TOLERANCE}) THEN 'sum'
+              list_count(p) = len($classes) AND list_min(p) >= 0
+              AND abs(list_sum(p) - 1) <= $tolerance) THEN 'sum'
           END AS fault
         FROM entry LEFT JOIN twice USING (id) LEFT JOIN truth USING (id)
         """,
         {
             "classes": list(classes),
             "version": version,
+            "tolerance": _TOLERANCE,
             "earliest": _EARLIEST,
             "latest": now + _SKEW,
         },
@@ -172,7 +177,7 @@ def _select(schema: pa.Schema, columns: Sequence[str]) -> str:
         for name, kind in _PLAIN.items()
         if name in there
     }
-    found |= {"file": "$file", "row": '"row number"'}
+    found["place"] = '"row number"'
     if "time" in there:
         found["time"] = _time(there["time"])
     marks = []
@@ -192,11 +197,8 @@ def _select(schema: pa.Schema, columns: Sequence[str]) -> str:
     )
     named = f"list_filter(map_keys({given}), lambda name: {given}[name] IS NOT NULL)"
     found["foreign_class"] = f"coalesce(NOT list_has_all($classes, {named}), false)"
-    return (
-        "SELECT "
-        + ", ".join(f"{value} AS {name}" for name, value in found.items())
-        + (" FROM batch")
-    )
+    values = ", ".join(f"{value} AS {name}" for name, value in found.items())
+    return f"SELECT {values} FROM batch"  # noqa: S608 names are quoted
 
 
 def _quoted(name: str) -> str:

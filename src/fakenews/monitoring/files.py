@@ -45,12 +45,12 @@ class LogFile:
 
     Attributes:
         path: Relative to the folder.
-        date: Of its rows, by the name of its folder; None for what may have any.
+        day: Of its rows, by the name of its folder; None for what may have any.
         open: Whether a gateway may be writing it.
     """
 
     path: str
-    date: date | None = None
+    day: date | None = None
     open: bool = False
 
     @property
@@ -160,10 +160,10 @@ class LogFiles:
             sealed = dated is not None and len(parts) == 2 and path.endswith(".parquet")
             if not (lines or sealed):
                 return None
-            return LogFile(path=path, date=dated, open=lines)
+            return LogFile(path=path, day=dated, open=lines)
         if self._pattern is not None and not _matches(parts, self._pattern.split("/")):
             return None
-        return LogFile(path=path, date=dated)
+        return LogFile(path=path, day=dated)
 
     @contextmanager
     def _open(self, file: LogFile) -> Iterator[tuple[str | BinaryIO, int]]:
@@ -213,7 +213,8 @@ def _is_file(given: str) -> bool:
     path = Path(given).expanduser()
     if path.is_file() and kind(path) is None:
         raise MonitoringError(
-            f"{given}: cannot tell the format; the name must end in one of {', '.join(SUFFIXES)}"
+            f"{given}: cannot tell the format; the name must end in one of "
+            f"{', '.join(SUFFIXES)}"
         )
     return path.is_file()
 

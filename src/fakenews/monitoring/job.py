@@ -299,7 +299,7 @@ def _totals(window: WindowData) -> Totals:
         unsure=totals.unsure,
         decided=totals.classes,
         versions=totals.versions,
-        hourly=[(part.start, part.rows, part.errors) for part in totals.trend],
+        hourly=[(part.start, part.rows, part.errors or 0) for part in totals.trend],
     )
 
 

@@ -5,6 +5,7 @@ counts, by `time` where there is one, else by its place.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -25,6 +26,16 @@ CASE
   WHEN verdict = 'wrong' AND len($classes) = 2 AND list_contains($classes, predicted)
     THEN $classes[3 - list_position($classes, predicted)]
 END"""
+
+
+class _Source(NamedTuple):
+    rank: int
+    needed: tuple[str, ...]
+    label: str  # an expression
+
+
+_FEEDBACK = _Source(0, ("id", "verdict", "predicted"), _SAID)
+_LABELS = _Source(1, ("id", "label"), "nullif(label, '')")
 
 
 def read_truth(
@@ -49,18 +60,19 @@ def read_truth(
         DataError: A folder cannot be listed.
     """
     database.execute(
-        "CREATE TABLE said (source INTEGER, at TIMESTAMP, place BIGINT, id VARCHAR, label VARCHAR)"
+        "CREATE TABLE said (source INTEGER, said_at TIMESTAMP, place BIGINT,"
+        " id VARCHAR, label VARCHAR)"
     )
     database.execute("CREATE SEQUENCE place")
     notices = []
     if feedback is not None:
-        notices += _read(database, feedback, 0, ("id", "verdict", "predicted"), _SAID, classes)
+        notices += _read(database, feedback, _FEEDBACK, classes)
     if labels is not None:
-        notices += _read(database, labels, 1, ("id", "label"), "nullif(label, '')", classes)
+        notices += _read(database, labels, _LABELS, classes)
     database.execute(
         "CREATE TABLE truth AS SELECT id, label FROM said"
         " QUALIFY row_number() OVER"
-        "   (PARTITION BY id ORDER BY source DESC, at DESC NULLS LAST, place DESC) = 1"
+        "   (PARTITION BY id ORDER BY source DESC, said_at DESC NULLS LAST, place DESC) = 1"
     )
     wrong = database.execute(
         "SELECT label, count(*) FROM truth WHERE NOT list_contains($classes, label)"
@@ -70,8 +82,8 @@ def read_truth(
     if wrong:
         names = ", ".join(str(name)[:60] for name, _ in wrong[:5])
         notices.append(
-            f"{sum(count for _, count in wrong):,} true labels are none of the model's classes, "
-            f"and left out: {names}"
+            f"{sum(count for _, count in wrong):,} true labels are left out, which are none of "
+            f"the model's classes: {names}"
         )
     database.execute(
         "DELETE FROM truth WHERE label IS NULL OR NOT list_contains($classes, label)",
@@ -83,9 +95,7 @@ def read_truth(
 def _read(
     database: duckdb.DuckDBPyConnection,
     files: LogFiles,
-    source: int,
-    needed: Sequence[str],
-    label: str,
+    source: _Source,
     classes: Sequence[str],
 ) -> list[str]:
     notices = []
@@ -93,7 +103,7 @@ def _read(
         try:
             with files.parquet(file) as (reader, damaged):
                 names = reader.schema_arrow.names
-                missing = [name for name in needed if name not in names]
+                missing = [name for name in source.needed if name not in names]
                 if missing:
                     notices.append(
                         f"{files.name(file)} has no column {' and none '.join(missing)}: it is "
@@ -102,7 +112,7 @@ def _read(
                     continue
                 wanted = [name for name in _COLUMNS if name in names]
                 batches = reader.iter_batches(_BATCH, columns=wanted)
-                _insert(database, batches, source, label, classes)
+                _insert(database, batches, source, classes)
                 if damaged:
                     notices.append(
                         f"{files.name(file)}: {damaged:,} damaged lines are left out"
@@ -115,8 +125,7 @@ def _read(
 def _insert(
     database: duckdb.DuckDBPyConnection,
     batches: Iterable[pa.RecordBatch],
-    source: int,
-    label: str,
+    source: _Source,
     classes: Sequence[str],
 ) -> None:
     for batch in batches:
@@ -127,8 +136,9 @@ def _insert(
         database.register("batch", pa.Table.from_batches([batch]))
         database.execute(
             f"INSERT INTO said SELECT $source,"  # noqa: S608 expressions of ours
-            f" CAST(TRY_CAST(time AS TIMESTAMPTZ) AS TIMESTAMP), nextval('place'), id, {label}"
+            f" CAST(TRY_CAST(time AS TIMESTAMPTZ) AS TIMESTAMP), nextval('place'), id,"
+            f" {source.label}"
             f" FROM (SELECT {columns} FROM batch) WHERE id <> '' AND $classes IS NOT NULL",
-            {"source": source, "classes": list(classes)},
+            {"source": source.rank, "classes": list(classes)},
         )
         database.unregister("batch")

@@ -18,7 +18,7 @@ import duckdb
 from fakenews.bounds import PositiveCount
 from fakenews.errors import ConfigError, DataError, MonitoringError
 from fakenews.monitoring import windows
-from fakenews.monitoring.entries import FAULTS, create, insert, judge
+from fakenews.monitoring.entries import FAULTS, FILE, create, insert, judge
 from fakenews.monitoring.files import LogFile, LogFiles
 from fakenews.monitoring.labels import read_truth
 from fakenews.monitoring.sampling import read_rows
@@ -214,15 +214,15 @@ class Log:
     def _load_since(self, start: datetime) -> None:
         """Read the files that may have rows from then on."""
         day = start.date()
-        self._load([f for f in self._left if f.date is None or f.date >= day])
+        self._load([f for f in self._left if f.day is None or f.day >= day])
 
     def _load_rows(self, count: int) -> None:
         """Read files, by their dates back from the newest, until there are so many rows."""
-        dates = sorted({file.date for file in self._left if file.date is not None})
-        self._load([file for file in self._left if file.date is None])
+        dates = sorted({file.day for file in self._left if file.day is not None})
+        self._load([file for file in self._left if file.day is None])
         while dates and self._answers() < count:
             newest = dates.pop()
-            self._load([file for file in self._left if file.date == newest])
+            self._load([file for file in self._left if file.day == newest])
 
     def _answers(self) -> int:
         (row,) = self._database.execute(
@@ -245,7 +245,7 @@ class Log:
             with self._files.parquet(file) as (reader, damaged):
                 columns = set(reader.schema_arrow.names)
                 if columns and (lacking := _lacking(columns)):
-                    self._wrong.append(f"{name} has no column {lacking}: it is left out")
+                    self._wrong.append(f"{name} has {lacking}: it is left out")
                 else:
                     insert(self._database, reader, file=number, classes=self._classes)
                     self._columns |= columns
@@ -257,7 +257,9 @@ class Log:
                 self._wrong.append(f"{error}; it is left out")
         for earlier, other in enumerate(self._read):
             if other.open and other.segment == file.segment:
-                self._database.execute("DELETE FROM entry WHERE file = ?", [earlier])
+                self._database.execute(
+                    "DELETE FROM entry WHERE place // ? = ?", [FILE, earlier]
+                )
         self._read.append(file)
 
     # --- what is wrong ----------------------------------------------------------------------
@@ -276,7 +278,7 @@ class Log:
             found.append(f"{unknown:,} true labels are of ids that the log does not have")
         if self._columns and (absent := [n for n in _WANTED if n not in self._columns]):
             found.append(
-                f"the log has no column {' and none '.join(absent)}: what needs it is not judged"
+                f"the log has no {', '.join(absent)}: what needs that cannot be judged"
             )
         return found
 
@@ -312,10 +314,11 @@ class Log:
         """Of ids that are not in the log, those whose rows would have been read."""
         since = 0
         if any(file not in self._read for file in self._left):
-            first = min((f.date for f in self._read if f.date is not None), default=date.max)
+            first = min((f.day for f in self._read if f.day is not None), default=date.max)
             since = int(datetime(first.year, first.month, first.day, tzinfo=UTC).timestamp())
         (row,) = self._database.execute(
-            f"SELECT count(*) FROM truth ANTI JOIN entry USING (id) WHERE ? = 0 OR {_MADE} >= ?",
+            "SELECT count(*) FROM truth ANTI JOIN entry USING (id)"
+            f" WHERE ? = 0 OR {_MADE} >= ?",
             [since, since * 1000],
         ).fetchall()
         return int(row[0])
@@ -323,11 +326,11 @@ class Log:
 
 def _lacking(columns: set[str]) -> str | None:
     if "time" not in columns:
-        return "time"
+        return "no column time"
     given = {"label", "probabilities"} & columns
     if given or any(name.startswith("probability_") for name in columns):
         return None
-    return "label and none probabilities"
+    return "no column label, and no probabilities"
 
 
 def _lines(count: int) -> str:
@@ -351,7 +354,7 @@ def _plain(when: datetime) -> datetime:
 def _database(folder: Path, memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
     try:
         database = duckdb.connect(
-            folder / "log.duckdb",
+            ":memory:",
             config={
                 "memory_limit": memory,
                 "temp_directory": str(folder),

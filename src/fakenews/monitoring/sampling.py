@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fakenews.errors import DataError
+from fakenews.monitoring.entries import FILE
 from fakenews.monitoring.files import LogFile, LogFiles
 from fakenews.monitoring.windows import Rows
 
@@ -26,7 +27,7 @@ has_num, tokens, unknown_tokens"""
 _BATCH = 8192
 # What is drawn does not depend on the order of rows or files.
 _DRAW = "md5_number_lower({seed} || ' ' || {key})"
-_ID = "coalesce(id, file || ':' || row)"
+_ID = "coalesce(id, CAST(place AS VARCHAR))"
 
 
 def read_rows(
@@ -60,7 +61,7 @@ def read_rows(
         The rows, and what is wrong, as sentences.
     """
     table = _draw(database, start, end, most, seed, unique=unique, labelled=labelled)
-    frame = table.drop(["p", "file", "row"]).to_pandas()
+    frame = table.drop(["p", "place"]).to_pandas()
     frame["time"] = frame["time"].dt.tz_localize("UTC")
     probabilities = np.full((len(frame), classes), np.nan)
     for row, values in enumerate(table["p"].to_pylist()):
@@ -77,8 +78,8 @@ def read_rows(
         arrays[name] = array
         if array is not None and without:
             notices.append(
-                f"{without:,} of {len(frame):,} sampled rows have no {shown}, or another number "
-                "of them"
+                f"{without:,} of {len(frame):,} sampled rows have no {shown}, or another "
+                "number of them"
             )
     rows = Rows(
         frame=frame,
@@ -105,20 +106,19 @@ def _draw(
     own = _DRAW.format(seed=int(seed), key=_ID)
     if unique:
         # Each text has one chance, however often it was asked about.
-        chance = _DRAW.format(seed=int(seed), key=f"coalesce(digest, {_ID})")
         chosen = (
-            f"SELECT arg_min((file, row), {own}) AS place FROM prediction WHERE {inside}"  # noqa: S608 numbers and times
-            f" GROUP BY coalesce(digest, {_ID}), {chance}"
-            f" ORDER BY {chance}, min({own}) LIMIT {int(most)}"
+            f"SELECT coalesce(digest, {_ID}) AS key, arg_min(place, {own}) AS place"  # noqa: S608 numbers and times
+            f" FROM prediction WHERE {inside} GROUP BY key"
+            f" ORDER BY {_DRAW.format(seed=int(seed), key='key')}, key LIMIT {int(most)}"
         )
     else:
         chosen = (
-            f"SELECT (file, row) AS place FROM prediction WHERE {inside}"  # noqa: S608 as above
+            f"SELECT place FROM prediction WHERE {inside}"  # noqa: S608 as above
             f" ORDER BY {own}, place LIMIT {int(most)}"
         )
     return database.sql(
-        f"SELECT {_COLUMNS}, p, file, row FROM prediction"  # noqa: S608 as above
-        f" SEMI JOIN ({chosen}) AS chosen ON (file, row) = place ORDER BY time, id, file, row"
+        f"SELECT {_COLUMNS}, p, place FROM prediction"  # noqa: S608 as above
+        f" SEMI JOIN ({chosen}) AS chosen USING (place) ORDER BY time, id, place"
     ).to_arrow_table()
 
 
@@ -128,8 +128,7 @@ def _read_wide(
     """The wide columns of rows, in their order."""
     found: dict[str, list[Any]] = {name: [None] * len(table) for name in _WIDE}
     notices = []
-    numbers = table["file"].to_numpy()
-    rows = table["row"].to_numpy()
+    numbers, rows = np.divmod(table["place"].to_numpy(), FILE)
     for number in np.unique(numbers):
         places = np.flatnonzero(numbers == number)
         file = by_number[number]

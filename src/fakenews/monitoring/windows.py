@@ -221,7 +221,7 @@ def totals(
         classes: Of the model.
     """
     database.execute(
-        "CREATE OR REPLACE TEMP VIEW inside AS SELECT * FROM prediction"
+        "CREATE OR REPLACE TEMP VIEW inside AS SELECT * FROM prediction"  # noqa: S608 times
         f" WHERE (fault IS NULL OR fault = 'error') AND time >= '{start}' AND time < '{end}'"
     )
     (row,) = database.execute(
@@ -231,8 +231,9 @@ def totals(
     ).fetchall()
     quantiles = _one(
         database,
-        f"SELECT quantile_cont(latency_ms, {list(_QUANTILES)}) FROM inside"
+        "SELECT quantile_cont(latency_ms, $quantiles) FROM inside"
         " WHERE fault IS NULL AND latency_ms >= 0",
+        {"quantiles": list(_QUANTILES)},
     )
     hours = (end - start) / timedelta(hours=1)
     width = next((w for w in _WIDTHS if (end - start) / w <= _BINS), _WIDTHS[-1])
@@ -292,7 +293,9 @@ def _counts(database: duckdb.DuckDBPyConnection, name: str, where: str) -> dict[
 
 
 def _one(
-    database: duckdb.DuckDBPyConnection, query: str, values: list[Any] | None = None
+    database: duckdb.DuckDBPyConnection,
+    query: str,
+    values: list[Any] | dict[str, Any] | None = None,
 ) -> Any:
     row = database.execute(query, values or []).fetchone()
     return None if row is None else row[0]
