@@ -83,7 +83,7 @@ def answer(check: Check, classes: Sequence[str]) -> tuple[str, str]:
         or check.threshold is None
         or check.p_value is None
         or check.effect is None
-        or not _COUNTED <= check.details.keys()
+        or not check.details.keys() >= _COUNTED
     ):
         return "", capital(check.message)
     name, floor = title(check.key, classes), check.details["floor"]
