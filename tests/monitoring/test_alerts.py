@@ -189,11 +189,10 @@ def test_the_memory_outlives_the_process(
         ('{"format": 1, "model": "fakenews", "told": {"web', "is damaged"),
         ('{"format": 2, "model": "fakenews"}', "is damaged"),
         ('{"format": 1, "model": "other"}', "is of the model other"),
-        (None, "does not exist yet"),
     ],
 )
 def test_a_lost_memory_begins_anew_and_says_so(
-    content: str | None,
+    content: str,
     reason: str,
     make: Callable[..., Any],
     make_verdict: MakeVerdict,
@@ -201,8 +200,7 @@ def test_a_lost_memory_begins_anew_and_says_so(
 ) -> None:
     notifier, (told,), servers = make()
     path = tmp_path / "alerts.json"
-    if content is not None:
-        path.write_text(content)
+    path.write_text(content)
     assert notifier.notify(make_verdict(0, a=ALARM)) == []
     assert told() == [("new", "a")]
     (notice,) = servers["webhook"].got[0]["notices"]

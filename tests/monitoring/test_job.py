@@ -128,7 +128,7 @@ def test_another_style_alarms_and_is_explained(
 def test_one_day_of_it_is_a_warning(
     bundle: Path, predictor: Predictor, tmp_path: Path, write_log: Any
 ) -> None:
-    windows = [headlines(200, seed=110), headlines(200, seed=112, shouted=True)]
+    windows = [headlines(200, seed=101), headlines(200, seed=112, shouted=True)]
     write_log(predictor, tmp_path / "log", windows)
     state = run(bundle, tmp_path / "log", tmp_path / "out")
     assert state is State.WARNING, checks(tmp_path / "out")

@@ -89,7 +89,7 @@ def test_what_never_varied_may_not_begin_to(judged: Family, some_rows: Make):
     assert found.effect > 0.1
     # One odd row is no change of all.
     changed["tabular.constant"] = np.repeat([0.0, 1.0], [199, 1])
-    assert judged.judge(replace(rows, columns=changed))["drift.tabular.constant"].effect == 0
+    assert judged.judge(replace(rows, columns=changed))["drift.tabular.constant"].effect < 0.01
 
 
 def test_what_a_window_lacks_is_not_judged(judged: Family, some_rows: Make):

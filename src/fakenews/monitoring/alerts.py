@@ -172,8 +172,8 @@ class Notifier:
         """What was told, and what is wrong with the record of it."""
         try:
             if (size := self._folder.size(self._name)) is None:
-                reason = "does not exist yet"
-            elif size > _MOST_BYTES:
+                return _Memory(model=model), []
+            if size > _MOST_BYTES:
                 reason = "is too large to be one"
             else:
                 content = self._folder.read_bytes(self._name)

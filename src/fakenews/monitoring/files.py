@@ -78,7 +78,7 @@ class LogFiles:
     def __init__(
         self, path: str | Path, *, options: Mapping[str, Any] | None, work: Path
     ) -> None:
-        given = os.fspath(path)
+        given = os.fspath(path).removeprefix("file://")
         self._options = options
         self._work = work
         self._pattern: str | None = None
@@ -196,7 +196,7 @@ class LogFiles:
             copy.unlink(missing_ok=True)
 
     def _local(self, path: str) -> Path:
-        return Path(self._storage.url.removeprefix("file://")).expanduser() / path
+        return Path(self._storage.url).expanduser() / path
 
 
 def _date(path: str) -> date | None:
@@ -208,8 +208,8 @@ def _date(path: str) -> date | None:
 
 
 def _is_file(given: str) -> bool:
-    if re.match(r"\w[\w+.-]+://", given):
-        return kind(Path(given)) is not None
+    if "://" in given:
+        return kind(Path(given)) is not None and _MAGIC.search(given) is None
     path = Path(given).expanduser()
     if path.is_file() and kind(path) is None:
         raise MonitoringError(

@@ -31,6 +31,7 @@ from fakenews.monitoring.track import track
 from fakenews.monitoring.verdict import Check, State, Verdict
 from fakenews.monitoring.windows import WindowData
 from fakenews.predictor import Predictor
+from fakenews.tracking.folder import latest_finished
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ def monitor(
     *,
     bundle: str,
     log: str,
+    runs: str = "runs",
     policy: Policy,
     limits: Limits,
     name: str = "fakenews",
@@ -67,7 +69,8 @@ def monitor(
     """Judge the newest window of a prediction log, once or on a schedule.
 
     Args:
-        bundle: Folder of the bundle that answers, or of its run.
+        bundle: Folder of the bundle that answers, or of its run; `latest`: the newest run.
+        runs: Folder of runs, for that.
         log: The prediction log, see `open_log`.
         policy: What differs, and when that is an alarm.
         limits: Of errors, latency and volume.
@@ -105,7 +108,7 @@ def monitor(
         raise ConfigError("give one of every and rows: every=null rows=1000, or every=1d")
     pause = None if schedule is None else _pause(schedule)
     judging = _Judging(
-        content=read_bundle(bundle),
+        content=read_bundle(latest_finished(Path(runs)) if bundle == "latest" else bundle),
         name=name,
         policy=policy,
         limits=limits,
@@ -134,7 +137,8 @@ def monitor(
         except FakeNewsError as error:
             failed = datetime.now(UTC)
             metrics.failed(failed)
-            notifier.notify(_no_verdict(name, failed, str(error)))
+            for fault in notifier.notify(_no_verdict(name, failed, str(error))):
+                _logger().error("error: %s", fault)
             metrics.write(folder)
             raise
         verdict = account.verdict

@@ -262,12 +262,14 @@ def _trend(
     classes: list[str],
 ) -> tuple[Bin, ...]:
     seconds = width / timedelta(seconds=1)
-    counted = ", ".join(["count_if(fault IS NULL AND label = ?)"] * len(classes))
+    # Not count_if, which of nulls alone gives null.
+    of_class = "count(*) FILTER (fault IS NULL AND label = ?)"
+    counted = ", ".join([of_class] * len(classes))
     found = {
         int(row[0]): row[1:]
         for row in database.execute(
             f"SELECT floor((epoch_us(time) - epoch_us(TIMESTAMP '{start}')) / {seconds * 1e6})"  # noqa: S608 numbers and times
-            " AS bin, count_if(fault IS NULL), count_if(fault = 'error'),"
+            " AS bin, count(*) FILTER (fault IS NULL), count(*) FILTER (fault = 'error'),"
             " quantile_cont(latency_ms, 0.95) FILTER (fault IS NULL AND latency_ms >= 0),"
             f" {counted} FROM inside GROUP BY bin",
             classes,
