@@ -20,8 +20,13 @@ import pytest
 
 from fakenews.errors import MonitoringError
 from fakenews.evaluation.calibration import Calibration
+from fakenews.monitoring.account import Account
+from fakenews.monitoring.checks import Policy
+from fakenews.monitoring.explain import Word, examples, movers
+from fakenews.monitoring.judge import Judge
 from fakenews.monitoring.messages import Message
 from fakenews.monitoring.rows import Reference, Rows
+from fakenews.monitoring.totals import Totals
 from fakenews.monitoring.verdict import Check, Kind, Span, State, Verdict
 from fakenews.predictor import Predictor
 from fakenews.serving.gateway.ids import new_id
@@ -94,6 +99,104 @@ def some_rows() -> Callable[..., Rows]:
 def some_reference() -> Callable[..., Reference]:
     """Makes references."""
     return make_reference
+
+
+def make_totals(start: datetime, decided: dict[str, int]) -> Totals:
+    """Of a window of a day."""
+    rows = sum(decided.values())
+    return Totals(
+        rows=rows,
+        unique=rows - 1,
+        errors={"too_long": 2, "upstream": 1},
+        latency_ms={"p50": 21.0, "p95": 63.0, "p99": 118.0},
+        truncated=0.012,
+        unsure=0.08,
+        decided=decided,
+        versions={"1a2b": rows},
+        hourly=[(start + timedelta(hours=hour), rows // 24, hour % 2) for hour in range(24)],
+    )
+
+
+@pytest.fixture(scope="session")
+def reporting_judge(reference: Reference) -> Judge:
+    """A quick one."""
+    floors = {"drift": 0.05, "decay": 0.02}
+    return Judge(reference, policy=Policy(floors=floors, references=20, windows=60))
+
+
+@pytest.fixture(scope="session")
+def some_account(reporting_judge: Judge) -> Callable[..., Account]:
+    """Makes accounts of windows of a day, which are shifted by so much."""
+
+    def make(
+        *shifts: float,
+        labelled: int = 2,
+        rows: int = 200,
+        texts: Sequence[str | None] = (None,),
+        notices: tuple[str, ...] = (),
+    ) -> Account:
+        reference = reporting_judge.reference
+        windows = [make_rows(rows, seed=50 + at, shift=by) for at, by in enumerate(shifts)]
+        none = windows[0].take(slice(0, 0))
+        judgements = [
+            reporting_judge.judge(window, window if at < labelled else none)
+            for at, window in enumerate(windows)
+        ]
+        starts = [NOW - timedelta(days=len(shifts) - at) for at in range(len(shifts))]
+        spans = [
+            Span(start=start, end=start + timedelta(days=1), rows=rows, labelled=found.labelled)
+            for start, found in zip(starts, judgements, strict=True)
+        ]
+        newest = windows[-1]
+        return Account(
+            verdict=Verdict(
+                model="fakenews",
+                model_version="1a2b",
+                checked_at=NOW + timedelta(hours=1),
+                window=spans[-1],
+                checks=tuple(reporting_judge.checks(judgements)),
+                notices=notices,
+            ),
+            reference=reference,
+            policy=reporting_judge.policy,
+            spans=spans,
+            judgements=judgements,
+            totals=[
+                make_totals(start, {"fake": fake, "real": rows - fake})
+                for start, window in zip(starts, windows, strict=True)
+                for fake in [int((window.decided == 0).sum())]
+            ],
+            rows=newest,
+            movers=movers(newest, reference.rows),
+            words=[
+                Word(word="election", before=0.4, now=6.1, score=14.2),
+                Word(word="covid", before=9.2, now=3.1, score=-12.0),
+            ],
+            examples=examples(
+                newest,
+                comparisons=reporting_judge.comparisons,
+                classes=reference.classes,
+                ids=[f"p{at}" for at in range(rows)],
+                texts=[texts[at % len(texts)] for at in range(rows)],
+                most=4,
+            ),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def no_account(reference: Reference) -> Account:
+    """Of a log in which there is nothing."""
+    verdict = Verdict(
+        model="fakenews",
+        model_version="unknown",
+        checked_at=NOW,
+        window=None,
+        checks=(),
+        notices=("The log has no predictions.",),
+    )
+    return Account(verdict=verdict, reference=reference, policy=Policy())
 
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)

@@ -7,7 +7,7 @@ from fakenews.evaluation.page import page
 _STYLE = """\
   .verdict { border-left: 8px solid; border-radius: 6px; padding: .9rem 1.2rem; }
   .verdict h1 { margin: .4rem 0; line-height: 1.25; }
-  .verdict p { color: #444; }
+  .verdict p { color: #444; max-width: none; }
   .badge { display: inline-block; border-radius: 4px; padding: .05rem .55rem; color: #fff;
            font-weight: 700; white-space: nowrap; }
   .verdict .badge { font-size: 1.05rem; text-transform: uppercase; letter-spacing: .04em;
@@ -20,14 +20,16 @@ _STYLE = """\
   .badge.warning { background: #855b00; }
   .badge.alarm { background: #b34700; }
   .badge.unknown { background: #5a5a5a; }
+  .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
+  .tables { grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); }
   .figures b { line-height: 1.3; }
   .figures small { display: block; }
   h3 { font-size: 1rem; margin: 1rem 0 .3rem; }
   ul { margin: .3rem 0; padding-left: 1.2rem; }
   li { max-width: 85ch; margin: .25rem 0; overflow-wrap: anywhere; }
-  .plots { grid-template-columns: repeat(auto-fit, minmax(min(100%, 310px), 1fr));
+  .plots { grid-template-columns: repeat(auto-fill, minmax(min(100%, 310px), 1fr));
            gap: 0 1rem; }
-  td.left, th.left { text-align: left; }
+  td.left, th.left { text-align: left; white-space: nowrap; }
   td .bar { display: inline-block; height: .6rem; border-radius: 2px; background: #0072b2;
             margin-right: .4rem; vertical-align: baseline; }
   td .bar.less { background: #767676; }
@@ -39,8 +41,8 @@ _STYLE = """\
   .strip { border-spacing: 2px; border-collapse: separate; width: auto; font-size: 13px; }
   .strip th, .strip td { border: 0; padding: 0; }
   .strip tbody th { font-weight: 400; padding-right: .7rem; white-space: nowrap;
-                    text-align: left; position: sticky; left: 0; background: #fff; max-width: 15rem;
-                    overflow: hidden; text-overflow: ellipsis; }
+                    text-align: left; position: sticky; left: 0; background: #fff;
+                    max-width: 15rem; overflow: hidden; text-overflow: ellipsis; }
   .strip tbody tr.all th { font-weight: 700; }
   .strip thead th { border: 0; writing-mode: vertical-rl; transform: rotate(180deg);
                     text-align: left; font-weight: 400; color: #5a5a5a; padding: .2rem 0;
@@ -53,14 +55,18 @@ _STYLE = """\
   .cell.warning { background: #f2bd4b; color: #3d2a00; }
   .cell.alarm { background: #c24f00; color: #fff; }
   .cell.unknown { background: #d9d9d9; color: #444; }
-  .key .cell { display: inline-block; width: 20px; border-radius: 3px; text-align: center;
-               font-weight: 700; margin: 0 .2rem 0 .6rem; }
-  .checks td { vertical-align: top; }
-  .checks th:nth-child(-n+2), .checks td:nth-child(-n+2), .checks th:last-child,
-  .checks td:last-child { text-align: left; }
-  .checks td:last-child { min-width: 20rem; }
-  .checks td, .checks th { white-space: nowrap; }
-  .checks td:last-child { white-space: normal; overflow-wrap: anywhere; }
+  .key { max-width: none; }
+  .key span { white-space: nowrap; margin-left: .6rem; }
+  .key .cell { display: inline-block; width: 20px; height: 18px; line-height: 18px;
+               border-radius: 3px; text-align: center; margin-right: .3rem;
+               vertical-align: -3px; }
+  .checks td, .checks th { vertical-align: top; white-space: nowrap; }
+  .checks th:nth-child(2), .checks td:nth-child(2) { text-align: left; white-space: normal;
+                                                     min-width: 13rem; }
+  .checks code { overflow-wrap: anywhere; }
+  .checks small { display: block; color: #5a5a5a; }
+  .counts { max-width: 640px; }
+  .movers td:first-child { min-width: 6rem; }
   dt { font-weight: 700; margin-top: .5rem; }
   dd { margin: 0; max-width: 75ch; }
   @media (max-width: 600px) {
@@ -68,9 +74,15 @@ _STYLE = """\
     h1 { font-size: 1.3rem; }
     .verdict { padding: .7rem .8rem; }
     .figures { gap: .5rem; }
-    .figures div { flex: 1 1 40%; padding: .4rem .6rem; }
+    .figures div { padding: .4rem .6rem; }
+    td .bar { display: none; }
     .figures b { font-size: 1.3rem; }
-    .strip tbody th { max-width: 8.5rem; }
+    /* The newest window is seen first. */
+    .begin { direction: rtl; }
+    .strip { direction: ltr; font-size: 12px; }
+    .strip tbody th { max-width: 7rem; padding-right: .4rem; }
+    .strip .cell { width: 15px; min-width: 15px; }
+    .strip .effect { display: none; }
   }"""
 
 _BODY = """\
@@ -87,15 +99,15 @@ _BODY = """\
 {% for heading, sentences, more in answers %}
 <h2>{{ heading }}</h2>
 <ul>
-{% for said in sentences %}
-<li>{{ said }}</li>
+{% for name, said in sentences %}
+<li>{% if name %}<b>{{ name }}</b>: {% endif %}{{ said }}</li>
 {% endfor %}
 </ul>
 {% if more %}<p class="note">{{ more }}</p>{% endif %}
 {% endfor %}
 {% if strip.lines %}
-<h2>When it began</h2>
-<div class="scroll"><table class="strip">
+<h2>{{ strip.heading }}</h2>
+<div class="scroll begin"><table class="strip">
 <thead><tr><td></td>
 {%- for label in strip.windows %}<th scope="col">{{ label }}</th>{% endfor %}
 <td></td></tr></thead>
@@ -111,12 +123,13 @@ _BODY = """\
 </tbody>
 </table></div>
 <p class="note key">A column is a window, the newest on the right:
-<span class="cell ok">&nbsp;</span>ok
-<span class="cell ok rare">&nbsp;</span>ok, but such as one in ten clean windows
-<span class="cell warning">!</span>differs
-<span class="cell alarm">!!</span>alarm
-<span class="cell unknown">?</span>not judged.
-{{ strip.note }}</p>
+<span><b class="cell ok"></b>ok</span>
+<span><b class="cell ok rare"></b>ok, as one clean window in ten</span>
+<span><b class="cell warning">!</b>differs</span>
+<span><b class="cell alarm">!!</b>alarm</span>
+<span><b class="cell unknown">?</b>not judged</span>
+</p>
+{% for note in strip.notes %}<p class="note">{{ note }}</p>{% endfor %}
 {% endif %}
 {% if moved.show %}
 <h2>What moved</h2>
@@ -126,10 +139,10 @@ _BODY = """\
 <div class="tables">
 {% if moved.movers %}
 <section>
-<h3>Means of features</h3>
-<div class="scroll"><table>
-<thead><tr><th scope="col">Feature</th><th scope="col">Reference</th><th scope="col">Window</th>
-<th scope="col" class="left">Shift in standard deviations</th></tr></thead>
+<h3>Means that moved</h3>
+<div class="scroll"><table class="movers">
+<thead><tr><th scope="col">Mean of</th><th scope="col">Reference</th><th scope="col">Window</th>
+<th scope="col" class="left">Shift (sd)</th></tr></thead>
 <tbody>
 {% for name, before, now, shift, width, less in moved.movers %}
 <tr><td>{{ name }}</td><td>{{ before }}</td><td>{{ now }}</td>
@@ -175,20 +188,23 @@ the window · prediction <bdi>{{ id }}</bdi></small></li>
 {% endfor %}
 {% if counts %}
 <h2>Counts</h2>
+<div class="counts">
 {{ grid(["", "Newest window", "Median of earlier ones"], counts) }}
+</div>
 {% endif %}
 {% if checks %}
 <h2>All checks</h2>
 <div class="scroll"><table class="checks">
 <thead><tr>
-{% for heading in ["State", "Check", "Value", "Threshold", "p-value", "Effect", "Answer"] %}
+{% for heading in ["State", "Check", "Value", "Threshold", "p-value", "Effect"] %}
 <th scope="col">{{ heading }}</th>
 {% endfor %}
 </tr></thead>
 <tbody>
-{% for state, word, key, figures, answer in checks %}
-<tr><td><span class="badge {{ state }}">{{ word }}</span></td><td><code>{{ key }}</code></td>
-{%- for figure in figures %}<td>{{ figure }}</td>{% endfor %}<td>{{ answer }}</td></tr>
+{% for state, word, key, message, figures in checks %}
+<tr><td><span class="badge {{ state }}">{{ word }}</span></td>
+<td><code>{{ key }}</code><small>{{ message }}</small></td>
+{%- for figure in figures %}<td>{{ figure }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody>
 </table></div>
@@ -218,9 +234,9 @@ them in which a check finds at least as much; few enough are beyond its threshol
 <dt>False alarms</dt>
 <dd>Thresholds are set for all checks together: while nothing has changed, at most
 {{ "{:.3g}%".format(100 * policy.false_alarms) }} of windows have any check that differs. That
-holds with {{ "{:.0%}".format(policy.confidence) }} of the references that could have been drawn,
-as a reference is a sample too. Performance that is measured with labels has such a rate of its
-own, and so has the trend over time.</dd>
+holds with {{ "{:.0%}".format(policy.confidence) }} of the references that could have been
+drawn, as a reference is a sample too. Performance that is measured with labels has such a rate
+of its own, and so has the trend over time.</dd>
 <dt>Warning and alarm</dt>
 {% if policy.needed > 1 %}
 <dd>A check that differs is a warning. One that differs in {{ policy.needed }} of the last
@@ -235,7 +251,7 @@ window{{ "s" if policy.of > 1 }}.</dd>
 Less than this does not count, be it ever so certain:
 {%- for key, floor in policy.floors | dictsort %} {{ floor }} for <code>{{ key }}</code>
 {{- "," if not loop.last else "." }}
-{%- endfor %}
+{%- endfor +%}
 {% else %}
 Any effect counts.
 {% endif %}
@@ -244,13 +260,13 @@ of the reference's embeddings. AUROC above one half: at 0 a classifier cannot te
 texts from the reference's, at 0.5 it always can. Points: by how much a metric is lower than the
 reference's.</dd>
 <dt>Estimated and measured performance</dt>
-<dd>Performance is estimated from the model's calibrated probabilities alone. That is right while
-texts like these have the classes they used to have; where labels themselves have changed, only
-what is measured tells. Measuring needs {{ "{:,}".format(policy.min_labels) }} predictions whose
-true class is known.</dd>
+<dd>Performance is estimated from the model's calibrated probabilities alone. That is right
+while texts like these have the classes they used to have; where labels themselves have changed,
+only what is measured tells. Measuring needs {{ "{:,}".format(policy.min_labels) }} predictions
+whose true class is known.</dd>
 <dt>Not judged</dt>
-<dd>A window needs {{ "{:,}".format(policy.min_rows) }} predictions, and the log must have what a
-check compares. That something could not be judged is no good news.</dd>
+<dd>A window needs {{ "{:,}".format(policy.min_rows) }} predictions, and the log must have what
+a check compares. That something could not be judged is no good news.</dd>
 </dl>
 """
 

@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fakenews.evaluation.plots import BLACK, BLUE, GREY, figure_of, legend, plain
+from fakenews.evaluation.plots import BLACK, BLUE, GREY, figure_of, plain
 from fakenews.monitoring.account import Account
 from fakenews.monitoring.comparisons import positive_code
 from fakenews.monitoring.explain import Mover
 from fakenews.monitoring.rows import Floats, Rows
-from fakenews.monitoring.timelines import SIZE, shares_of, timelines, usual_shares
+from fakenews.monitoring.timelines import SIZE, name_all, shares_of, timelines, usual_shares
 from fakenews.monitoring.wording import title
 
 MOVED = 0.2  # standard deviations: a small effect by Cohen
@@ -24,7 +24,7 @@ MOVED = 0.2  # standard deviations: a small effect by Cohen
 _FEATURES = 6
 _FEW = 12  # different values that are drawn one by one
 _BINS = 24
-_CLASSES = 16
+_CLASSES = 10  # those that changed most
 
 
 def figures(account: Account) -> dict[str, Figure]:
@@ -83,6 +83,7 @@ def feature(account: Account, rows: Rows, key: str) -> Figure:
         inner = [np.quantile(sample, (0.005, 0.995)) for sample in (before, now)]
         low, high = min(found[0] for found in inner), max(found[1] for found in inner)
         _densities(axes, (low, high if high > low else low + 1), before=before, now=now)
+    name_all(figure)
     return figure
 
 
@@ -106,7 +107,7 @@ def scores(account: Account, rows: Rows) -> Figure:
     threshold = reference.calibration.threshold
     if threshold is not None:
         axes.axvline(threshold, color=BLACK, lw=1.2, ls=":", label=f"threshold {threshold:.2f}")
-        legend(axes, loc="best")
+    name_all(figure)
     return figure
 
 
@@ -139,7 +140,6 @@ def _shares(axes: Axes) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_ylabel("Share of texts")
-    legend(axes, loc="best")
 
 
 def _decided(account: Account) -> dict[str, float]:
@@ -162,8 +162,8 @@ def class_rates(account: Account, now: Mapping[str, float]) -> Figure:
     """
     before = usual_shares(account)
     names = [*before, *sorted(now.keys() - before.keys())]
-    largest = sorted(names, key=lambda name: -max(before.get(name, 0), now.get(name, 0)))
-    drawn = [name for name in names if name in largest[:_CLASSES]]
+    changed = sorted(names, key=lambda name: -abs(now.get(name, 0) - before.get(name, 0)))
+    drawn = [name for name in names if name in changed[:_CLASSES]]
     some = f" ({len(drawn)} of {len(names)})" if len(drawn) < len(names) else ""
     height = max(SIZE[1], 1.3 + 0.5 * len(drawn))
     figure, axes = figure_of(f"Decided classes{some}", size=(SIZE[0], height))
@@ -176,12 +176,11 @@ def class_rates(account: Account, now: Mapping[str, float]) -> Figure:
         bars = axes.barh(at + low, widths, 0.36, align="edge", color=colour, label=label)
         axes.bar_label(bars, [f"{width:.1%}" for width in widths], padding=3, fontsize=9)
     axes.set_yticks(at, [plain(name, limit=20) for name in drawn])
-    # Room for the legend, which must not hide a bar.
-    axes.set_ylim(len(drawn) - 0.4, -1.1 if len(drawn) > 3 else -0.8)
+    axes.invert_yaxis()
     axes.margins(x=0.18)
     axes.grid(visible=False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlabel("Share of predictions")
-    axes.legend(loc="upper right", ncols=2, framealpha=0.9, edgecolor="none", fontsize=9)
+    name_all(figure)
     return figure

@@ -23,7 +23,7 @@ from fakenews.monitoring.performance import METRICS
 from fakenews.monitoring.plots import figures
 from fakenews.monitoring.strip import strip
 from fakenews.monitoring.verdict import State, Verdict
-from fakenews.monitoring.wording import STATES, capital
+from fakenews.monitoring.wording import STATES, answer
 
 _PAGE, _VERDICT = "report.html", "verdict.json"
 _SECTIONS = (
@@ -155,7 +155,8 @@ def table(account: Account) -> Group:
         for check in account.checks(state):
             word = Text(STATES[state], style=_COLOURS[state], no_wrap=True)
             # Texts, for what people write may look like markup.
-            lines.add_row(word, Text(check.key), Text(capital(check.message)))
+            name, said = answer(check, account.reference.classes)
+            lines.add_row(word, Text(check.key), Text(f"{name}: {said}" if name else said))
     if lines.rows:
         parts.append(lines)
     parts += [Text(notice) for notice in verdict.notices]

@@ -11,7 +11,7 @@ from fakenews.monitoring.explain import Example, Word
 from fakenews.monitoring.plots import MOVED, far
 from fakenews.monitoring.totals import Totals
 from fakenews.monitoring.verdict import Span, State, Verdict
-from fakenews.monitoring.wording import STATES, capital, sentence, title
+from fakenews.monitoring.wording import STATES, answer, capital, sentence, title
 
 _SAID = 8  # checks that are answered in sentences
 _TEXT = 400  # characters
@@ -53,10 +53,10 @@ def moment(time: datetime) -> str:
 def _window(window: Span | None) -> str:
     if window is None:
         return "There is no window."
-    labelled = f"{window.labelled:,} with a known label" if window.labelled else "none labelled"
+    labelled = f"{window.labelled:,}" if window.labelled else "none"
     return (
         f"Newest window: {moment(window.start)} to {moment(window.end)} UTC, "
-        f"{window.rows:,} predictions, {labelled}."
+        f"{window.rows:,} predictions, {labelled} with a known label."
     )
 
 
@@ -78,31 +78,43 @@ def _headline(account: Account) -> Iterator[tuple[str, str, str]]:
     differing = account.counts[State.ALARM] + account.counts[State.WARNING]
     if count:
         yield "Checks that differ", f"{differing} of {count}", counted(account)
-    if account.judgements:
-        newest = account.judgements[-1]
-        for kind, intervals in (("estimated", newest.estimated), ("measured", newest.measured)):
-            if "average_precision" in intervals:
-                value, low, high = intervals["average_precision"]
-                usual = account.usual[kind]["average_precision"]
-                remark = f"95%: {number(low)} to {number(high)}; reference {number(usual)}"
-                yield f"Average precision, {kind}", number(value), remark
+    for kind in ("estimated", "measured"):
+        yield from _performance(account, kind)
     if account.totals:
         totals = account.totals[-1]
-        yield "Predictions", f"{totals.rows:,}", f"{totals.unique:,} different texts"
+        different = "" if totals.unique is None else f"{totals.unique:,} different texts"
+        yield "Predictions", f"{totals.rows:,}", different
         latency = (totals.latency_ms or {}).get("p95")
         remark = "" if latency is None else f"95% of answers within {latency:,.0f} ms"
-        yield "Refused or failed", f"{totals.error_rate:.2%}", remark
+        rate = totals.error_rate
+        yield "Refused or failed", "n/a" if rate is None else f"{rate:.2%}", remark
 
 
-def _answers(account: Account) -> Iterator[tuple[str, list[str], str]]:
+def _performance(account: Account, kind: str) -> Iterator[tuple[str, str, str]]:
+    """The newest that is known: labels come late."""
+    for span, judgement in reversed([*zip(account.spans, account.judgements, strict=True)]):
+        interval = getattr(judgement, kind).get("average_precision")
+        if interval is not None:
+            value, low, high = interval
+            usual = account.usual[kind]["average_precision"]
+            remark = f"95%: {number(low)} to {number(high)}; reference {number(usual)}"
+            if span is not account.spans[-1]:
+                remark += f"; window of {moment(span.start)}"
+            yield f"Average precision, {kind}", number(value), remark
+            return
+
+
+def _answers(account: Account) -> Iterator[tuple[str, list[tuple[str, str]], str]]:
     for state, heading in _HEADINGS.items():
         checks = account.checks(state)
         if checks:
             rest = [title(check.key, account.reference.classes) for check in checks[_SAID:]]
             more = f"And {len(rest)} more: {', '.join(rest)}." if rest else ""
-            yield heading, [capital(check.message) for check in checks[:_SAID]], more
+            said = [answer(check, account.reference.classes) for check in checks[:_SAID]]
+            yield heading, said, more
     if account.verdict.notices:
-        yield "What was wrong with the log", list(account.verdict.notices), ""
+        notices = [("", notice) for notice in account.verdict.notices]
+        yield "What was wrong with the log", notices, ""
 
 
 def moves(account: Account, images: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -156,7 +168,9 @@ def counts(account: Account) -> list[list[str]]:
     """What was counted in the newest window, and in those before."""
     if not account.totals:
         return []
-    *earlier, newest = map(_counts, account.totals)
+    kinds = sorted({kind for totals in account.totals for kind in totals.errors or {}})
+    versions = sorted({version for totals in account.totals for version in totals.versions})
+    *earlier, newest = (_counts(totals, kinds, versions) for totals in account.totals)
     lines = []
     for name, (value, shown) in newest.items():
         known = [found[name][0] for found in earlier if name in found]
@@ -164,39 +178,42 @@ def counts(account: Account) -> list[list[str]]:
     return lines
 
 
-def _counts(totals: Totals) -> dict[str, tuple[float, Any]]:
+def _counts(
+    totals: Totals, kinds: Sequence[str], versions: Sequence[str]
+) -> dict[str, tuple[float, Any]]:
     whole, share, time = "{:,.0f}".format, "{:.2%}".format, "{:,.1f} ms".format
-    found: dict[str, tuple[float, Any]] = {
-        "Predictions": (totals.rows, whole),
-        "Different texts": (totals.unique, whole),
-        "Requests refused or failed": (totals.error_rate, share),
-    }
-    for kind, count in sorted(totals.errors.items()):
-        found[f"Refused or failed: {kind}"] = (count, whole)
+    found: dict[str, tuple[float, Any]] = {"Predictions": (totals.rows, whole)}
+    if totals.unique is not None:
+        found["Different texts"] = (totals.unique, whole)
+    if totals.error_rate is not None:
+        found["Requests refused or failed"] = (totals.error_rate, share)
+    if totals.errors is not None:
+        for kind in kinds:
+            found[f"Refused or failed: {kind}"] = (totals.errors.get(kind, 0), whole)
     for name, value in (totals.latency_ms or {}).items():
         found[f"Latency, {name}"] = (value, time)
     for name, known in (("Truncated", totals.truncated), ("Unsure", totals.unsure)):
         if known is not None:
             found[name] = (known, share)
-    for version, count in sorted(totals.versions.items()):
-        found[f"By version {version}"] = (count, whole)
+    for version in versions:
+        found[f"By version {version}"] = (totals.versions.get(version, 0), whole)
     return found
 
 
-def checks(account: Account) -> list[tuple[str, str, str, list[str], str]]:
+def checks(account: Account) -> list[tuple[str, str, str, str, list[str]]]:
     """The table of all checks, the worst first."""
     return [
         (
             str(check.state),
             STATES[check.state],
             check.key,
+            capital(check.message),
             [
                 number(check.value),
                 number(check.threshold),
                 "" if check.p_value is None else f"{check.p_value:.2g}",
                 f"{number(check.effect)} {check.unit}".strip(),
             ],
-            capital(check.message),
         )
         for state in reversed(State)
         for check in account.checks(state)

@@ -53,22 +53,25 @@ class Strip:
     Attributes:
         windows: Their names.
         lines: That of all checks first; none without a window.
-        note: What was left out, in words.
+        heading: Of the strip.
+        notes: What was left out, in words.
     """
 
     windows: Sequence[str]
     lines: Sequence[Line]
-    note: str = ""
+    heading: str = ""
+    notes: Sequence[str] = ()
 
 
 def strip(account: Account) -> Strip:
     """The checks of an account by its windows."""
     history = {key: cells[-_WINDOWS:] for key, cells in account.history().items()}
+    judged = [bool(judgement.findings) for judgement in account.judgements[-_WINDOWS:]]
     labels = _labels(account.spans[-_WINDOWS:])
     if not history:
         return Strip(windows=labels, lines=[])
     some = len(history) > _LINES
-    shown = [key for key, cells in history.items() if not (some and _calm(cells))]
+    shown = [key for key, cells in history.items() if not (some and _calm(cells, judged))]
     lines = [
         Line(
             key=key,
@@ -82,23 +85,29 @@ def strip(account: Account) -> Strip:
     ]
     whole = Line(
         key="",
-        title=f"All {len(history)} checks",
+        title="All checks",
         squares=[
             _square(_whole(cells), label)
             for cells, label in zip(zip(*history.values(), strict=True), labels, strict=True)
         ],
     )
     left_out = len(history) - len(shown)
+    calm = all(_calm(cells, judged) for cells in history.values())
+    heading = "Checks over time" if calm else "When it began"
     notes = []
     if left_out:
-        notes.append(f"{left_out:,} checks that were ok in every window are not shown.")
+        notes.append(f"{left_out:,} checks that were ok in all judged windows are not shown.")
     if len(account.spans) > _WINDOWS:
         notes.append(f"The newest {_WINDOWS} of {len(account.spans):,} windows.")
-    return Strip(windows=labels, lines=[whole, *lines], note=" ".join(notes))
+    return Strip(windows=labels, lines=[whole, *lines], heading=heading, notes=notes)
 
 
-def _calm(cells: Sequence[Cell | None]) -> bool:
-    return all(cell is None or cell.state is State.OK for cell in cells)
+def _calm(cells: Sequence[Cell | None], judged: Sequence[bool]) -> bool:
+    """Whether there is nothing to see; of windows not judged the first line tells."""
+    return all(
+        cell is None or cell.state is State.OK or (cell.state is State.UNKNOWN and not known)
+        for cell, known in zip(cells, judged, strict=True)
+    )
 
 
 def _whole(cells: Sequence[Cell | None]) -> Cell | None:

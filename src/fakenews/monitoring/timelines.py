@@ -1,8 +1,10 @@
 """Plots over time: performance, decided classes, volume, errors and latency; times are UTC."""
 
+import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from matplotlib import dates
@@ -17,24 +19,23 @@ from fakenews.evaluation.plots import (
     ORANGE,
     SKY,
     figure_of,
-    legend,
     look,
     plain,
 )
+from fakenews.evaluation.report import METRIC_NAMES
 from fakenews.monitoring.account import Account
 from fakenews.monitoring.comparisons import positive_code
 from fakenews.monitoring.judge import Interval
 from fakenews.monitoring.performance import METRICS
-from fakenews.monitoring.totals import Totals
 from fakenews.monitoring.verdict import Span
 
 Found = TypeVar("Found")
 
-SIZE = (5.2, 3.5)  # inches
+SIZE = (4.4, 3.3)  # inches
 
-_CURVES = 6
-_MOST = timedelta(days=21)  # that are drawn by the hour, others by the day
-_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
+_CURVES = 4
+_PARTS = 21 * 24
+_HOUR = 1 / 24  # in days, as matplotlib has times
 
 
 def timelines(account: Account) -> dict[str, Figure]:
@@ -44,11 +45,10 @@ def timelines(account: Account) -> dict[str, Figure]:
         found |= {metric: performance(account, metric) for metric in METRICS}
     if sum(bool(shares_of(totals.decided)) for totals in account.totals) > 1:
         found["class_rates_over_time"] = class_rates_over_time(account)
-    traffic = Traffic.of(account.totals)
-    if traffic.times:
-        found["volume"] = volume(traffic)
-        if any(traffic.errors):
-            found["errors"] = error_rate(traffic)
+    if parts := traffic(account):
+        found["volume"] = volume(parts)
+        if any(part.errors for part in parts):
+            found["errors"] = error_rate(parts)
     if any(totals.latency_ms for totals in account.totals):
         found["latency"] = latency(account)
     return found
@@ -61,7 +61,7 @@ def performance(account: Account, metric: str) -> Figure:
         account: With at least one window that was judged.
         metric: One of `METRICS`.
     """
-    figure, axes = figure_of(metric.replace("_", " ").capitalize(), size=SIZE)
+    figure, axes = figure_of(METRIC_NAMES[metric], size=SIZE)
     for name, colour, marker in (
         ("estimated", BLUE, "o"),
         ("measured", BLACK, "D"),
@@ -73,12 +73,13 @@ def performance(account: Account, metric: str) -> Figure:
         if not times:
             continue
         middle, low, high = np.array(values).T
-        if name == "estimated":
+        band = name == "estimated" and len(times) > 1
+        if band:
             axes.fill_between(times, low, high, color=SKY, alpha=0.3, lw=0)
         axes.errorbar(
             times,
             middle,
-            yerr=np.maximum([middle - low, high - middle], 0),
+            yerr=None if band else np.maximum([middle - low, high - middle], 0),
             color=colour,
             marker=marker,
             ms=4,
@@ -92,7 +93,7 @@ def performance(account: Account, metric: str) -> Figure:
     _over(axes, account.spans)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low - 0.02, 0), min(high + 0.02, 1.02))
-    legend(axes, loc="best")
+    name_all(figure)
     return figure
 
 
@@ -122,79 +123,79 @@ def class_rates_over_time(account: Account) -> Figure:
     axes.set_ylabel("Share of predictions")
     axes.set_ylim(bottom=0)
     _over(axes, account.spans)
-    legend(axes, loc="best")
+    name_all(figure)
     return figure
 
 
-class Traffic:
-    """Requests by the hour, or by the day where those are too many.
+class Part(NamedTuple):
+    """A part of a window: when it began, in days; how long it was, in days; what it held."""
 
-    Args:
-        step: An hour or a day.
-        counts: Predictions and errors by the time at which it began.
-    """
-
-    def __init__(self, step: timedelta, counts: Mapping[datetime, tuple[int, int]]) -> None:
-        self.step = step
-        self.times = [_number(time) for time in sorted(counts)]
-        self.rows = [counts[time][0] for time in sorted(counts)]
-        self.errors = [counts[time][1] for time in sorted(counts)]
-
-    @classmethod
-    def of(cls, windows: Sequence[Totals]) -> "Traffic":
-        """That of some windows."""
-        hours = [
-            (time.astimezone(UTC), rows, errors)
-            for totals in windows
-            for time, rows, errors in totals.hourly
-        ]
-        times = [time for time, *_ in hours]
-        step = _DAY if times and max(times) - min(times) > _MOST else _HOUR
-        counts: dict[datetime, tuple[int, int]] = {}
-        for hour, rows, errors in hours:
-            time = hour.replace(minute=0, second=0, microsecond=0)
-            time = time.replace(hour=0) if step == _DAY else time
-            known = counts.get(time, (0, 0))
-            counts[time] = (known[0] + rows, known[1] + errors)
-        return cls(step, counts)
-
-    @property
-    def each(self) -> str:
-        """The step in words."""
-        return "a day" if self.step == _DAY else "an hour"
+    start: float
+    width: float
+    rows: int
+    errors: int
 
 
-def volume(traffic: Traffic) -> Figure:
+def traffic(account: Account) -> list[Part]:
+    """The parts of all windows, joined to days where they are too many to be drawn."""
+    parts = [
+        Part(start, width, rows, errors)
+        for totals in account.totals
+        for (start, width), (_, rows, errors) in zip(
+            _lengths([time for time, *_ in totals.hourly]), totals.hourly, strict=True
+        )
+    ]
+    if len(parts) <= _PARTS:
+        return sorted(parts)
+    days: dict[int, Part] = {}
+    for part in parts:
+        day = math.floor(part.start)
+        known = days.get(day, Part(day, max(1.0, part.width), 0, 0))
+        days[day] = known._replace(
+            rows=known.rows + part.rows, errors=known.errors + part.errors
+        )
+    return sorted(days.values())
+
+
+def _lengths(times: Sequence[datetime]) -> list[tuple[float, float]]:
+    """Starts of the parts of one window, which are as long as each other, and that length."""
+    starts = [_number(time) for time in times]
+    gaps = [after - before for before, after in pairwise(starts)]
+    width = min(gaps, default=_HOUR)
+    return [(start, width) for start in starts]
+
+
+def volume(parts: Sequence[Part]) -> Figure:
     """How many predictions there were.
 
     Args:
-        traffic: Of at least one hour.
+        parts: At least one.
     """
-    figure, axes = figure_of(f"Predictions {traffic.each}", size=SIZE)
-    axes.bar(
-        traffic.times, traffic.rows, traffic.step / _DAY, align="edge", color=BLUE, alpha=0.75
-    )
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-    axes.yaxis.set_major_formatter("{x:,.0f}")
-    _time(axes, traffic.times[0], traffic.times[-1] + traffic.step / _DAY)
+    figure, axes = figure_of("Predictions an hour", size=SIZE)
+    _bars(axes, parts, [part.rows * _HOUR / part.width for part in parts], colour=BLUE)
+    axes.yaxis.set_major_formatter("{x:,.4g}")
     return figure
 
 
-def error_rate(traffic: Traffic) -> Figure:
+def error_rate(parts: Sequence[Part]) -> Figure:
     """The share of requests that were refused or failed.
 
     Args:
-        traffic: Of at least one hour.
+        parts: At least one.
     """
-    figure, axes = figure_of("Requests refused or failed", size=SIZE)
-    counts = zip(traffic.rows, traffic.errors, strict=True)
-    rates = [errors / max(rows + errors, 1) for rows, errors in counts]
-    axes.bar(traffic.times, rates, traffic.step / _DAY, align="edge", color=ORANGE, alpha=0.85)
+    figure, axes = figure_of("Refused or failed", size=SIZE)
+    shares = [part.errors / max(part.rows + part.errors, 1) for part in parts]
+    _bars(axes, parts, shares, colour=ORANGE)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.set_ylabel(f"Share of requests, {traffic.each.replace('a', 'by the', 1)}")
-    _time(axes, traffic.times[0], traffic.times[-1] + traffic.step / _DAY)
+    axes.set_ylabel("Share of requests")
     return figure
+
+
+def _bars(axes: Axes, parts: Sequence[Part], heights: Sequence[float], *, colour: str) -> None:
+    starts, widths = [part.start for part in parts], [part.width for part in parts]
+    axes.bar(starts, heights, widths, align="edge", color=colour, alpha=0.8)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    _time(axes, starts[0], max(part.start + part.width for part in parts))
 
 
 def latency(account: Account) -> Figure:
@@ -207,7 +208,7 @@ def latency(account: Account) -> Figure:
     axes.set_ylabel("Milliseconds")
     axes.set_ylim(bottom=0)
     _over(axes, account.spans)
-    legend(axes, loc="best")
+    name_all(figure)
     return figure
 
 
@@ -246,9 +247,17 @@ def _over(axes: Axes, spans: Sequence[Span]) -> None:
     _time(axes, _number(min(starts)), _number(max(ends)))
 
 
+def name_all(figure: Figure) -> None:
+    """A legend below the plot, where it hides nothing."""
+    entries = len(figure.axes[0].get_legend_handles_labels()[0])
+    figure.legend(
+        loc="outside lower center", ncols=3 if entries == 3 else 2, frameon=False, fontsize=9
+    )
+
+
 def _time(axes: Axes, start: float, end: float) -> None:
     if end <= start:
-        start, end = start - _HOUR / _DAY / 2, start + _HOUR / _DAY / 2
+        start, end = start - _HOUR / 2, start + _HOUR / 2
     axes.set_xlim(start, end)
     locator = dates.AutoDateLocator(minticks=3, maxticks=6, tz=UTC)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from fakenews.monitoring.verdict import State, Verdict
+from fakenews.evaluation.report import METRIC_NAMES
+from fakenews.monitoring.verdict import Check, Kind, State, Verdict
 
 MEASURED, ESTIMATED = "measured performance", "estimated performance"
 QUALITY = "data quality"
@@ -30,13 +31,15 @@ _METRICS = {
     "decay.trend.estimated.": "estimated, over time",
 }
 _TITLES = {
-    "drift.embedding.mmd": "texts, by mean discrepancy",
-    "drift.embedding.classifier": "texts, by a classifier",
-    "drift.text.tokens": "length in tokens",
-    "drift.text.unknown": "unknown tokens",
-    "drift.prediction.label": "decided classes",
-    "drift.prediction.confidence": "confidence",
+    "drift.embedding.mmd": "Texts (discrepancy)",
+    "drift.embedding.classifier": "Texts (classifier)",
+    "drift.text.tokens": "Length in tokens",
+    "drift.text.unknown": "Unknown tokens",
+    "drift.prediction.label": "Decided classes",
+    "drift.prediction.confidence": "Confidence",
 }
+_RARE = 0.001
+_COUNTED = {"windows_differing", "windows", "floor"}
 _SCORE = "drift.prediction.score"
 
 
@@ -57,29 +60,60 @@ def title(key: str, classes: Sequence[str]) -> str:
         return _TITLES[key]
     for beginning, how in _METRICS.items():
         if key.startswith(beginning):
-            return f"{key.removeprefix(beginning).replace('_', ' ')}, {how}"
+            metric = key.removeprefix(beginning)
+            return f"{METRIC_NAMES.get(metric, metric)}, {how}"
     code = key.removeprefix(_SCORE)
     if code.isdecimal() and int(code) < len(classes):
-        return f"score of {classes[int(code)]}"
-    for beginning in ("drift.tabular.", "drift.", "quality.", "decay."):
-        if key.startswith(beginning):
-            return key.removeprefix(beginning)
-    return key
+        return f"Score of {classes[int(code)]}"
+    if key.startswith("quality."):
+        return f"{capital(key.removeprefix('quality.'))} (data quality)"
+    return key.removeprefix("drift.tabular.")
+
+
+def answer(check: Check, classes: Sequence[str]) -> tuple[str, str]:
+    """What a check looks at, and what it found there, in plain words.
+
+    Args:
+        check: Any; what is no comparison with the reference says it as its message does.
+        classes: The sorted class names.
+    """
+    if (
+        check.kind is not Kind.DRIFT
+        or check.value is None
+        or check.threshold is None
+        or check.p_value is None
+        or check.effect is None
+        or not check.details.keys() >= _COUNTED
+    ):
+        return "", capital(check.message)
+    name, floor = title(check.key, classes), check.details["floor"]
+    windows = "{windows_differing} of the last {windows} windows".format_map(check.details)
+    if check.effect < floor or check.value <= check.threshold:
+        return name, f"changed in {windows}, and no more in the newest."
+    clean = "of 1,000 clean windows none does"
+    if check.p_value > _RARE:
+        clean = f"of clean windows one in {round(1 / check.p_value):,} does"
+    matters = f", where {floor:g} matters" if floor else ""
+    return name, (
+        f"changed in {windows}, now by {check.effect:.2g} {check.unit}{matters}; {clean}."
+    )
 
 
 def sentence(verdict: Verdict) -> str:
     """A verdict in one sentence."""
     state, count = verdict.state, len(verdict.checks)
-    found = [check.key for check in verdict.checks if check.state is state]
+    found = [check for check in verdict.checks if check.state is state]
     if state is State.OK:
         return f"Nothing has changed: all {count} checks are as in the reference."
     if state is State.UNKNOWN:
         if verdict.window is None:
             return "Nothing could be judged: there is no window with predictions."
-        if len(found) == count:
-            return "The newest window could not be judged."
+        if not count:
+            return "Nothing could be judged: no check was made."
+        if len(found) == 1:
+            return f"{capital(found[0].message.removesuffix('.'))}."
         return f"{len(found)} of {count} checks could not be made."
-    said = capital(_listed(_clauses({subject(key) for key in found})))
+    said = capital(_listed(_clauses({subject(check.key) for check in found})))
     return f"{said}{', in too few windows for an alarm yet' * (state is State.WARNING)}."
 
 
