@@ -80,6 +80,19 @@ def test_p_values_and_thresholds_agree(judged: Family):
         assert thresholds.p_value(key, at) >= thresholds.cut
 
 
+def test_a_count_that_is_rarely_above_0_is_no_category(some_reference: Make, some_rows: Make):
+    base = some_reference(300)
+    values = np.zeros(300)
+    values[:4] = 1
+    changed = dict(base.rows.columns) | {"tabular.marks": values}
+    judged = family(replace(base, rows=replace(base.rows, columns=changed)))
+    rows = some_rows(100, seed=3)
+    marks = np.zeros(100)
+    marks[:2] = [1, 2]
+    window = replace(rows, columns=dict(rows.columns) | {"tabular.marks": marks})
+    assert "drift.tabular.marks" not in alarms(judged.judge(window))
+
+
 def test_what_never_varied_may_not_begin_to(judged: Family, some_rows: Make):
     rows = some_rows(200, seed=1)
     assert "drift.tabular.constant" not in alarms(judged.judge(rows))

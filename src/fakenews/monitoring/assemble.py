@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from fakenews.monitoring.rows import Floats, Reference, Rows, tabular_columns, token_columns
-from fakenews.monitoring.windows import Rows as LoggedRows
+from fakenews.monitoring.windows import LoggedRows
 from fakenews.predictor import Predictor
 
 

@@ -4,6 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from fakenews.monitoring.account import Account
 from fakenews.monitoring.alerts import Channel, Notifier
 from fakenews.monitoring.assemble import assembled
 from fakenews.monitoring.checks import Policy
+from fakenews.monitoring.evidently_report import write_evidently
 from fakenews.monitoring.explain import examples, movers, words
 from fakenews.monitoring.judge import Judge, Judgement
 from fakenews.monitoring.log import open_log
@@ -60,6 +62,7 @@ def monitor(
     repeat_hours: Positive = 24,
     unknown_after: PositiveCount = 2,
     report: str | None = None,
+    evidently: bool = False,
     tracking_uri: str | None = None,
     experiment: str = "monitoring",
     schedule: str | None = None,
@@ -88,6 +91,7 @@ def monitor(
         repeat_hours: See `Notifier`.
         unknown_after: See `Notifier`.
         report: Address of the report that people are told; None: its path.
+        evidently: Whether Evidently's report is written beside ours, as `evidently.html`.
         tracking_uri: MLflow's store; None: no run is logged.
         experiment: Of MLflow.
         schedule: Time between runs, as `15m`; None: one run. Metrics are served meanwhile.
@@ -123,44 +127,28 @@ def monitor(
         spans={"every": every, "rows": rows, "latest": latest},
     )
     folder = Path(out)
-    metrics = Metrics(model=name)
-    notifier = Notifier(
-        channels=alerts or {},
-        state=str(folder / "alerts.json"),
-        repeat_hours=repeat_hours,
-        unknown_after=unknown_after,
+    outlet = _Outlet(
+        folder=folder,
+        metrics=Metrics(model=name),
+        notifier=Notifier(
+            channels=alerts or {},
+            state=str(folder / "alerts.json"),
+            repeat_hours=repeat_hours,
+            unknown_after=unknown_after,
+        ),
+        name=name,
+        evidently=evidently,
+        store=None if tracking_uri is None else (tracking_uri, experiment),
     )
-
-    def once() -> State:
-        try:
-            account = judging.account(shown=report or str(folder / "report.html"))
-        except FakeNewsError as error:
-            failed = datetime.now(UTC)
-            metrics.failed(failed)
-            for fault in notifier.notify(_no_verdict(name, failed, str(error))):
-                _logger().error("error: %s", fault)
-            metrics.write(folder)
-            raise
-        verdict = account.verdict
-        write(account, folder)
-        metrics.judged(verdict)
-        metrics.write(folder)
-        Console().print(table(account))
-        faults = notifier.notify(verdict)
-        if tracking_uri is not None:
-            track(verdict, folder, tracking_uri=tracking_uri, experiment=experiment)
-        if faults:
-            raise MonitoringError("; ".join(faults))
-        return verdict.state
-
+    shown = report or str(folder / "report.html")
     if pause is None:
-        return once()
-    with metrics.serve(metrics_host, metrics_port) as address:
+        return outlet.run(judging, shown)
+    with outlet.metrics.serve(metrics_host, metrics_port) as address:
         _logger().info("metrics at %s; a run every %s", address, schedule)
         while True:
             began = time.monotonic()
             try:
-                once()
+                outlet.run(judging, shown)
             except FakeNewsError as error:
                 _logger().error("error: %s", error)
             time.sleep(max(0.0, pause - (time.monotonic() - began)))
@@ -168,6 +156,61 @@ def monitor(
 
 def _logger() -> logging.Logger:
     return logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outlet:
+    """Where a verdict goes.
+
+    Attributes:
+        folder: Of the report.
+        metrics: Of the latest verdict.
+        notifier: Tells people.
+        name: Of the served model.
+        evidently: Whether Evidently's report is written, too.
+        store: MLflow's, and the experiment; None for no run.
+    """
+
+    folder: Path
+    metrics: Metrics
+    notifier: Notifier
+    name: str
+    evidently: bool
+    store: tuple[str, str] | None
+
+    def run(self, judging: "_Judging", shown: str) -> State:
+        """Judge, and say so everywhere; or say everywhere that it failed."""
+        try:
+            account = judging.account(shown=shown)
+        except FakeNewsError as error:
+            now = datetime.now(UTC)
+            self.metrics.failed(now)
+            for fault in self.notifier.notify(_no_verdict(self.name, now, str(error))):
+                _logger().error("error: %s", fault)
+            self.metrics.write(self.folder)
+            raise
+        self._publish(account)
+        return account.verdict.state
+
+    def _publish(self, account: Account) -> None:
+        verdict = account.verdict
+        write(account, self.folder)
+        self.metrics.judged(verdict)
+        self.metrics.write(self.folder)
+        Console().print(table(account))
+        faults = self.notifier.notify(verdict)
+        if self.evidently and account.rows is not None and len(account.rows):
+            write_evidently(
+                account.rows,
+                account.reference.rows,
+                self.folder,
+                classes=account.reference.classes,
+            )
+        if self.store is not None:
+            uri, experiment = self.store
+            track(verdict, self.folder, tracking_uri=uri, experiment=experiment)
+        if faults:
+            raise MonitoringError("; ".join(faults))
 
 
 class _Judging:
@@ -295,7 +338,7 @@ def _totals(window: WindowData) -> Totals:
     totals = window.totals
     return Totals(
         rows=totals.rows,
-        unique=totals.unique_texts or totals.rows,
+        unique=totals.unique_texts,
         errors=totals.errors,
         latency_ms={f"p{round(100 * at)}": value for at, value in totals.latency_ms.items()}
         or None,

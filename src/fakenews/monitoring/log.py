@@ -23,7 +23,7 @@ from fakenews.monitoring.files import LogFile, LogFiles
 from fakenews.monitoring.labels import read_truth
 from fakenews.monitoring.sampling import read_rows
 from fakenews.monitoring.verdict import Span
-from fakenews.monitoring.windows import Rows, WindowData
+from fakenews.monitoring.windows import LoggedRows, WindowData
 
 _NAMED = 5  # of many, those that a notice names
 _NOTICES = 20  # of files
@@ -198,7 +198,7 @@ class Log:
             notices=(*notices, *wrong),
         )
 
-    def _rows(self, start: datetime, end: datetime, **how: Any) -> tuple[Rows, list[str]]:
+    def _rows(self, start: datetime, end: datetime, **how: Any) -> tuple[LoggedRows, list[str]]:
         return read_rows(
             self._database,
             self._files,

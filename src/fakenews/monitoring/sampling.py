@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fakenews.errors import DataError
 from fakenews.monitoring.entries import FILE
 from fakenews.monitoring.files import LogFile, LogFiles
-from fakenews.monitoring.windows import Rows
+from fakenews.monitoring.windows import LoggedRows
 
 _WIDE = ("tabular", "embedding", "text", "columns")
 _COLUMNS = """id, time, model_version, label, true_label, unsure, truncated, characters, words,
@@ -42,7 +42,7 @@ def read_rows(
     seed: int,
     unique: bool,
     labelled: bool = False,
-) -> tuple[Rows, list[str]]:
+) -> tuple[LoggedRows, list[str]]:
     """Draw rows of a window.
 
     Args:
@@ -68,7 +68,7 @@ def read_rows(
         if values is not None:
             probabilities[row] = values
     if labelled:
-        return Rows(frame=frame, probabilities=probabilities), []
+        return LoggedRows(frame=frame, probabilities=probabilities), []
     wide, notices = _read_wide(files, by_number, table)
     for name in ("text", "columns"):
         frame[name] = pd.Series(wide[name], dtype=object, index=frame.index)
@@ -81,7 +81,7 @@ def read_rows(
                 f"{without:,} of {len(frame):,} sampled rows have no {shown}, or another "
                 "number of them"
             )
-    rows = Rows(
+    rows = LoggedRows(
         frame=frame,
         probabilities=probabilities,
         tabular=arrays["tabular"],

@@ -26,7 +26,7 @@ _QUANTILES = (0.5, 0.95, 0.99)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Rows:
+class LoggedRows:
     """Predictions, in the order of their time.
 
     Attributes:
@@ -67,7 +67,7 @@ class Bin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Totals:
+class Counts:
     """Exact counts over all rows of a window.
 
     Attributes:
@@ -112,9 +112,9 @@ class WindowData:
     """
 
     span: Span
-    sample: Rows
-    labelled: Rows
-    totals: Totals
+    sample: LoggedRows
+    labelled: LoggedRows
+    totals: Counts
     notices: tuple[str, ...] = ()
 
 
@@ -211,7 +211,7 @@ def count(database: duckdb.DuckDBPyConnection, start: datetime, end: datetime) -
 
 def totals(
     database: duckdb.DuckDBPyConnection, *, start: datetime, end: datetime, classes: list[str]
-) -> Totals:
+) -> Counts:
     """Count all rows of a window.
 
     Args:
@@ -238,7 +238,7 @@ def totals(
     hours = (end - start) / timedelta(hours=1)
     width = next((w for w in _WIDTHS if (end - start) / w <= _BINS), _WIDTHS[-1])
     by_label = _counts(database, "label", "fault IS NULL")
-    return Totals(
+    return Counts(
         rows=row[0],
         unique_texts=row[1] if row[5] == row[0] else None,
         labelled=row[2],
