@@ -130,7 +130,9 @@ CMD ["python", "scripts/predict.py", "--help"]
 FROM runtime AS java-runtime
 USER 0:0
 # hadolint ignore=DL3008
-RUN apt-get update \
+# Java's package links manuals into a folder that slim images do not have.
+RUN mkdir -p /usr/share/man/man1 \
+    && apt-get update \
     && apt-get install --yes --no-install-recommends openjdk-17-jre-headless \
     && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log
 USER 10001:10001
