@@ -129,8 +129,8 @@ CMD ["python", "scripts/predict.py", "--help"]
 
 FROM runtime AS java-runtime
 USER 0:0
-# hadolint ignore=DL3008
 # Java's package links manuals into a folder that slim images do not have.
+# hadolint ignore=DL3008
 RUN mkdir -p /usr/share/man/man1 \
     && apt-get update \
     && apt-get install --yes --no-install-recommends openjdk-17-jre-headless \
