@@ -63,30 +63,26 @@ def test_the_exit_status_is_the_verdict(tiny_bundle: Path, tmp_path: Path) -> No
 def test_a_schedule_serves_metrics_until_it_is_ended(tiny_bundle: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
     log.write_text("time,label\n")
-    process = subprocess.Popen(
-        [
-            *(sys.executable, str(ROOT / "scripts" / "monitor.py"), f"bundle={tiny_bundle}"),
-            *(f"log={log}", "schedule=1s", "metrics_port=0", *QUICK),
-        ],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        line = next(line for line in process.stdout if "metrics at " in line)
-        address = line.partition("metrics at ")[2].partition(";")[0]
-        deadline = time.monotonic() + 60
-        while "fakenews_monitor_state" not in (text := httpx.get(address).text):
-            assert time.monotonic() < deadline, text
-            time.sleep(0.2)
-        # A run that fails is told, and the next one is made.
-        log.unlink()
-        assert any("log.csv" in line and "error" in line for line in process.stdout)
-        log.write_text("time,label\n")
-        assert any("newest window" in line.lower() for line in process.stdout)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.stdout.read()
-    assert process.wait(30) == 143
+    command = [
+        *(sys.executable, str(ROOT / "scripts" / "monitor.py"), f"bundle={tiny_bundle}"),
+        *(f"log={log}", "schedule=1s", "metrics_port=0", *QUICK),
+    ]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, **output) as process:
+        assert process.stdout is not None
+        try:
+            line = next(line for line in process.stdout if "metrics at " in line)
+            address = line.partition("metrics at ")[2].partition(";")[0]
+            deadline = time.monotonic() + 60
+            while "fakenews_monitor_state" not in (text := httpx.get(address).text):
+                assert time.monotonic() < deadline, text
+                time.sleep(0.2)
+            # A run that fails is told, and the next one is made.
+            log.unlink()
+            assert any("log.csv" in line and "error" in line for line in process.stdout)
+            log.write_text("time,label\n")
+            assert any("newest window" in line.lower() for line in process.stdout)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            rest = process.stdout.read()
+        assert process.wait(30) == 143, rest
