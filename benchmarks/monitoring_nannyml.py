@@ -8,7 +8,6 @@ Runs in NannyML's environment. See `monitoring_peers.py`.
 import json
 import os
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -51,7 +50,6 @@ def results(
     reference: pd.DataFrame, pool: pd.DataFrame, size: int, windows: Sequence[list[int]]
 ) -> Iterator[dict[str, Any]]:
     """What is found of each window."""
-    start = time.perf_counter()
     chunker = nannyml.SizeBasedChunker(chunk_size=size)
     rows = [row for window in windows for row in window]
     analysed = pool.iloc[rows].reset_index(drop=True)
@@ -71,7 +69,6 @@ def results(
     # The true labels of windows are not known to it.
     hidden = analysed.drop(columns=["y", "truth"])
     estimates = estimator.fit(reference).estimate(hidden).filter(period="analysis").to_df()
-    seconds = (time.perf_counter() - start) / len(windows)
     alerts = drifted.xs("alert", axis=1, level=-1).droplevel(1, axis=1)
     for at in range(len(windows)):
         columns = [name for name in compared if alerts[name].iloc[at]]
@@ -81,7 +78,6 @@ def results(
             "columns": columns,
             "estimated": {name: float(estimates[name, "value"].iloc[at]) for name in _METRICS},
             "alerts": [name for name in _METRICS if estimates[name, "alert"].iloc[at]],
-            "seconds": seconds,
         }
 
 

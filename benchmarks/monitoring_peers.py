@@ -120,20 +120,24 @@ def table(rows: Rows, texts: Sequence[str], classes: Sequence[str]) -> pd.DataFr
 
 
 def _answers(name: str, python: str, folder: Path, count: int) -> Any:
-    with (folder / "errors.txt").open("w") as errors:
-        process = subprocess.Popen(  # noqa: S603
-            [python, str(HERE / f"monitoring_{name}.py"), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
+    with (folder / "errors.txt").open("w+", encoding="utf-8") as errors:
+        try:
+            process = subprocess.Popen(  # noqa: S603
+                [python, str(HERE / f"monitoring_{name}.py"), str(folder)],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        except OSError as error:
+            return str(error)
         lines = tqdm(process.stdout or (), total=count, desc=name, leave=False)
         answers = [json.loads(line) for line in lines]
         status = process.wait()
-    if status or len(answers) != count:
-        said = (folder / "errors.txt").read_text(encoding="utf-8").strip().splitlines()
-        return (said or [f"it ended with status {status}"])[-1]
-    return answers
+        if not status and len(answers) == count:
+            return answers
+        errors.seek(0)
+        said = errors.read().strip().splitlines()
+    return (said or [f"it ended with status {status}"])[-1]
 
 
 def compared(
@@ -160,7 +164,6 @@ def compared(
             some = all_of_it[start : start + count]
             row[name] = float(np.mean([one["dataset"] for one in some]))
             row[f"{name}, any column"] = float(np.mean([bool(one["columns"]) for one in some]))
-            row[f"{name}, seconds"] = float(np.mean([one["seconds"] for one in some]))
             row |= _errors(name, some, own[_key(cell)]["estimates"], count)
         found.append(row)
         start += count

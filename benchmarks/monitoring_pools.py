@@ -28,7 +28,7 @@ from fakenews.monitoring.rows import (
 )
 from fakenews.predictor import Predictor
 
-_CHUNK = 20_000  # rows that are predicted and kept at once
+_CHUNK = 2_000  # rows that are predicted and kept at once
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -19,9 +19,9 @@ from fakenews.monitoring.rows import Codes, Reference, Rows
 
 Index = NDArray[np.int64]
 
-_CLEAN = 40_000  # generated rows
-_PART = 8_000  # of a kind of drift
-_TWEETS = 4_000  # at most
+_CLEAN = 20_000  # generated rows
+_PART = 4_000  # of a kind of drift
+_TWEETS = 2_000  # at most
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

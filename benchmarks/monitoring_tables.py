@@ -160,7 +160,7 @@ def effect_table(name: str, result: Mapping[str, Any]) -> Table:
 def peer_table(name: str, result: Mapping[str, Any]) -> Table:
     """Others on the same windows."""
     ways = [way for way in result["peers"][0] if way not in ("kind", "strength", "size")]
-    ways = [w for w in ways if not any(word in w for word in ("windows", "seconds", "error"))]
+    ways = [w for w in ways if not any(word in w for word in ("windows", "error"))]
     table = Table(title=f"{name}: the same windows, in which something differs, %")
     _columns(table, ["kind"], ["strength", "rows", "windows", *ways])
     for row in _by_kind(result["peers"]):
