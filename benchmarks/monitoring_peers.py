@@ -121,18 +121,17 @@ def table(rows: Rows, texts: Sequence[str], classes: Sequence[str]) -> pd.DataFr
 
 def _answers(name: str, python: str, folder: Path, count: int) -> Any:
     with (folder / "errors.txt").open("w+", encoding="utf-8") as errors:
+        command = [python, str(HERE / f"monitoring_{name}.py"), str(folder)]
         try:
             process = subprocess.Popen(  # noqa: S603
-                [python, str(HERE / f"monitoring_{name}.py"), str(folder)],
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
+                command, stdout=subprocess.PIPE, stderr=errors, text=True
             )
         except OSError as error:
             return str(error)
-        lines = tqdm(process.stdout or (), total=count, desc=name, leave=False)
-        answers = [json.loads(line) for line in lines]
-        status = process.wait()
+        with process:
+            lines = tqdm(process.stdout or (), total=count, desc=name, leave=False)
+            answers = [json.loads(line) for line in lines]
+        status = process.returncode
         if not status and len(answers) == count:
             return answers
         errors.seek(0)

@@ -194,7 +194,7 @@ def sample_stream(
         *(Drift(kind="repeats", strength=s, repeated=s) for s in (0.1, 0.3)),
     ]
     rng = np.random.default_rng((seed, 1))
-    by_size = _drawn(rng, parts["clean"], pool.rows.labels, sizes, windows)
+    by_size = drawn(rng, parts["clean"], pool.rows.labels, sizes, windows)
     splits = [Split(name="bundle", reference=bundle.reference, clean=by_size)]
     for number in range(references):
         some = parts["references"][number * count : (number + 1) * count]
@@ -275,7 +275,7 @@ def covid_stream(
         Split(
             name="bundle",
             reference=bundle.reference,
-            clean=_drawn(rng, test, labels, sizes, windows),
+            clean=drawn(rng, test, labels, sizes, windows),
         )
     ]
     count = len(bundle.reference.rows)
@@ -285,7 +285,7 @@ def covid_stream(
             Split(
                 name=str(number),
                 reference=replace(bundle.reference, rows=pool.take(dealt[:count])),
-                clean=_drawn(rng, dealt[count:], labels, sizes, windows),
+                clean=drawn(rng, dealt[count:], labels, sizes, windows),
             )
         )
     return Stream(
@@ -298,14 +298,23 @@ def covid_stream(
     )
 
 
-def _drawn(
+def drawn(
     rng: np.random.Generator, some: Index, labels: Codes, sizes: Sequence[int], windows: int
 ) -> dict[int, list[Window]]:
+    """Clean windows by size, of those sizes that there are rows for.
+
+    Args:
+        rng: For the draws.
+        some: Rows that they have.
+        labels: Of the pool.
+        sizes: Rows of a window.
+        windows: How many of each size.
+    """
     found: dict[int, list[Window]] = {}
     for size in sizes:
         if size <= len(some):
-            drawn = [rng.choice(some, size, replace=False) for _ in range(windows)]
-            found[size] = [Window(index=index, labels=labels[index]) for index in drawn]
+            several = [rng.choice(some, size, replace=False) for _ in range(windows)]
+            found[size] = [Window(index=index, labels=labels[index]) for index in several]
     return found
 
 

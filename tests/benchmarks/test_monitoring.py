@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from fakenews.evaluation.calibration import Calibration
+from fakenews.monitoring.checks import Policy
 from fakenews.monitoring.judge import Judgement
+from fakenews.monitoring.rows import Reference, Rows
 from fakenews.monitoring.thresholds import Finding
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -104,20 +108,131 @@ def test_drifted_windows_are_mixed_flipped_and_repeated(modules: Any, some_pool:
 
 @pytest.fixture
 def some_pool() -> Any:
-    from fakenews.monitoring.rows import Rows
+    rng = np.random.default_rng(0)
+    labels = np.arange(1000) % 2
+    seen = rng.normal(2.0 * labels)
+    score = 1 / (1 + np.exp(2 - 2 * seen))
+    words = rng.poisson(9, 1000).astype(float)
+    words[500:] += 5  # the drift
+    rows = Rows(
+        columns={"tabular.words": words},
+        embeddings=np.stack([seen, rng.normal(size=1000)], axis=1).astype(np.float32),
+        probabilities=np.stack([1 - score, score], axis=1),
+        decided=(score > 0.5).astype(np.int64),
+        labels=labels,
+    )
 
     def make(pools: Any) -> Any:
-        labels = np.arange(1000) % 2
-        rows = Rows(
-            columns={},
-            embeddings=None,
-            probabilities=np.full((1000, 2), 0.5),
-            decided=labels,
-            labels=labels,
-        )
         return pools.Pool(rows=rows, texts=np.full(1000, "text", dtype=object))
 
     return make
+
+
+def test_a_stream_is_measured_and_shown(modules: Any, some_pool: Any) -> None:
+    ours, streams = modules("monitoring_ours"), modules("monitoring_streams")
+    peers, tables = modules("monitoring_peers"), modules("monitoring_tables")
+    pool = some_pool(modules("monitoring_pools"))
+    known = Reference(
+        rows=pool.take(np.arange(200)),
+        classes=("fake", "real"),
+        calibration=Calibration(threshold=0.5, positive="fake"),
+        input_ids=None,
+        offsets=None,
+        features=("words",),
+    )
+    base = np.arange(200, 500)
+    clean = streams.drawn(np.random.default_rng(0), base, pool.rows.labels, [60], 6)
+    stream = streams.Stream(
+        name="made up",
+        pool=pool,
+        texts=np.full(200, "text", dtype=object),
+        splits=[streams.Split(name=n, reference=known, clean=clean) for n in ("bundle", "0")],
+        drifts=[
+            streams.Drift(kind="moved", strength=1.0, others=np.arange(500, 1000), share=1.0),
+            streams.Drift(kind="labels", strength=0.4, flipped=0.4),
+        ],
+        base=base,
+    )
+    policy = Policy(references=8, windows=50)
+    found = ours.ours(stream, policy=policy, sizes=[60], sequences=1, length=3, seed=0)
+    assert [(one["reference"], one["windows"]) for one in found["clean"]] == [
+        ("bundle", 6),
+        ("0", 6),
+    ]
+    none, moved, labels = found["drift"]
+    assert (none["kind"], moved["kind"], labels["kind"]) == ("none", "moved", "labels")
+    assert (moved["rate"], moved["alarmed"]) == (1, 1)
+    assert moved["delay"] in (1, 2)
+    assert moved["by_comparison"]["drift.tabular.words"] == 1
+    assert labels["measured"]["rate"] > 0.5
+    assert none["estimates"]["accuracy"]["error"] < 0.1
+    given = peers.cells(stream, sizes=[60], clean=4, drifted=2, seed=0)
+    assert [(cell.kind, len(cell.windows)) for cell in given] == [("none", 4), ("moved", 2)]
+    answer = {"dataset": True, "columns": [], "estimated": {"accuracy": 0.9}}
+    found["peers"] = peers.compared(given, {"other": [answer] * 6}, found)
+    assert found["peers"][1]["ours"] == 1
+    assert found["peers"][1]["other"] == 1
+    assert found["peers"][1]["other, any column"] == 0
+    assert 0 < found["peers"][0]["other, error of accuracy"] < 0.3
+    found["false_alarms"] = policy.false_alarms
+    console = Console(width=150, record=True)
+    for table in tables.tables("made up", found):
+        console.print(table)
+    assert "drift.tabular.words" in console.export_text()
+
+
+def test_windows_reach_other_libraries_as_tables(
+    modules: Any, some_pool: Any, tmp_path: Path
+) -> None:
+    """A worker that says what it was given."""
+    peers, streams = modules("monitoring_peers"), modules("monitoring_streams")
+    pool = some_pool(modules("monitoring_pools"))
+    table = peers.table(pool.rows, pool.texts, ("fake", "real"))
+    assert list(table) == ["text", "tabular.words", "prediction.score1", "prediction", "truth"]
+    assert set(table["truth"]) == {"fake", "real"}
+    stream = streams.Stream(
+        name="x",
+        pool=pool,
+        texts=np.full(10, "text", dtype=object),
+        splits=[
+            streams.Split(
+                name="bundle",
+                reference=Reference(
+                    rows=pool.take(np.arange(10)),
+                    classes=("fake", "real"),
+                    calibration=Calibration(threshold=0.5, positive="fake"),
+                    input_ids=None,
+                    offsets=None,
+                    features=(),
+                ),
+                clean={},
+            )
+        ],
+        drifts=[],
+        base=np.arange(9),
+    )
+    window = streams.Window(index=np.array([900, 3]), labels=np.array([0, 1]))
+    cell = peers.Cell(kind="none", strength=0, size=2, windows=[window])
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!{sys.executable}\n"
+        "import json, pathlib, sys\n"
+        "import pandas\n"
+        "folder = pathlib.Path(sys.argv[2])\n"
+        "pool = pandas.read_parquet(folder / 'pool.parquet')\n"
+        "given = json.loads((folder / 'windows.json').read_text())\n"
+        "rows = [pool['tabular.words'][window].tolist() for window in given['windows']]\n"
+        "print(json.dumps({'rows': rows, 'columns': list(pool)}))\n",
+        encoding="utf-8",
+    )
+    python.chmod(0o755)
+    (found,) = peers.peer("evidently", str(python), stream, [cell])
+    assert found["rows"] == [pool.rows.columns["tabular.words"][[900, 3]].tolist()]
+    # Its texts are all the same.
+    assert found["columns"] == list(table)[1:]
+    python.write_text("#!/bin/sh\necho it is not installed >&2; exit 1\n", encoding="utf-8")
+    assert peers.peer("evidently", str(python), stream, [cell]) == "it is not installed"
+    assert "No such file" in peers.peer("evidently", "/nowhere/python", stream, [cell])
 
 
 @pytest.mark.parametrize(
