@@ -1,4 +1,5 @@
-# Images of this project, all on one base: `train`, `predict`, `serve`, `web` and `mlflow`.
+# Images of this project, all on one base: `train`, `predict`, `serve`, `web`, `monitor` and
+# `mlflow`.
 #
 #   docker build --target train --tag fakenews-train .
 #
@@ -52,6 +53,14 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['web'], sep='\n')" \
         > web.txt \
     && install-packages --requirement web.txt
+
+
+FROM builder AS monitor-packages
+# As for `serve`. With the core, as a bundle says what is usual.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    install-packages --editable ".[monitor,s3]" \
+    && rm /opt/venv/lib/python3.*/site-packages/fakenews-*.dist-info/entry_points.txt
 
 
 FROM builder AS mlflow-packages
@@ -145,6 +154,16 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health/live', timeout=4)"]
 CMD ["python", "scripts/serve.py", "serve=container", "start=[gateway]"]
+
+
+# Judges the prediction log, and tells what it has found.
+FROM runtime AS monitor
+COPY --from=monitor-packages /opt/venv /opt/venv
+COPY --from=source /app /app
+EXPOSE 9105
+HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=4 \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9105/metrics', timeout=8)"]
+CMD ["python", "scripts/monitor.py", "bundle=latest", "schedule=15m", "metrics_host=0.0.0.0"]
 
 
 FROM runtime AS mlflow

@@ -155,10 +155,12 @@ def _folder(given: Path | None) -> Iterator[Path]:
 
 
 def _setup(options: argparse.Namespace, folder: Path) -> Setup:
-    labels = json.loads((options.bundle / "labels.json").read_text(encoding="utf-8"))
-    sources = {"full": options.bundle.resolve()}
+    from fakenews.bundle import find_bundle
+
+    sources = {"full": find_bundle(options.bundle).resolve()}
     if options.plain_bundle is not None:
-        sources["plain"] = options.plain_bundle.resolve()
+        sources["plain"] = find_bundle(options.plain_bundle).resolve()
+    labels = json.loads((sources["full"] / "labels.json").read_text(encoding="utf-8"))
     return Setup(
         folder=folder,
         sources=sources,

@@ -1,9 +1,11 @@
 """Every option of every group composes, resolves and fits the code it configures."""
 
+import inspect
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fakenews.config import TARGETS, check, register_resolvers
 from fakenews.errors import ConfigError
+from fakenews.monitoring.checks import Policy
+from fakenews.monitoring.job import monitor
+from fakenews.monitoring.quality import Limits
 from fakenews.rules import METRICS, preparation_rules, training_rules
 from fakenews.serving.archive import ModelConfig
 from fakenews.serving.deploy import deploy_rules
@@ -52,7 +57,8 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     def make(*overrides: str, root: str = "train") -> DictConfig:
         cfg = compose(
             root,
-            overrides=[*overrides, f"paths.runs={tmp_path}"],
+            # Commands without the group `paths` write where they are.
+            overrides=[*overrides, *([] if root == "monitor" else [f"paths.runs={tmp_path}"])],
             return_hydra_config=True,
         )
         with open_dict(cfg):
@@ -119,6 +125,60 @@ def test_how_models_are_served(option: str, composed: Callable[..., DictConfig])
     assert Path(cfg.serve.torchserve.log_config).is_file()
     # The gateway is for others: TorchServe itself cannot be reached from elsewhere.
     assert not {name for name in cfg.serve.torchserve if "host" in name} - {"metrics_host"}
+
+
+ALERTS = [name for group, name in OPTIONS if group == "alerts"]
+# What of a channel only a user can give.
+GIVEN = {
+    "email": [
+        "alerts.email.host=127.0.0.1",
+        "alerts.email.sender=monitor@example.org",
+        "alerts.email.to=[people@example.org]",
+    ],
+    "sns": ["alerts.sns.topic_arn=arn:aws:sns:eu-central-1:123456789012:alerts"],
+    "webhook": ["alerts.webhook.url=https://example.org/alerts"],
+}
+
+
+def test_who_is_told_of_alerts(composed: Callable[..., DictConfig]) -> None:
+    given = [text for name in ALERTS for text in GIVEN.get(name, [])]
+    cfg = composed("bundle=x", f"alerts=[{','.join(ALERTS)}]", *given, root="monitor")
+    check(cfg.alerts)
+    assert "${" not in OmegaConf.to_yaml(cfg.alerts, resolve=True)
+    # A file is called as what it adds.
+    assert sorted(cfg.alerts) == ALERTS == ["cloudwatch", "email", "sns", "webhook"]
+    channels = instantiate(cfg.alerts, _execution_whitelist_=TARGETS, _convert_="all")
+    assert all(callable(channel.tell) for channel in channels.values())
+    for name, node in cfg.alerts.items():
+        # What is written here for all to see are the defaults of the code.
+        parameters = inspect.signature(type(channels[name])).parameters
+        for key, parameter in parameters.items():
+            if parameter.default is not parameter.empty:
+                assert node[key] == parameter.default, f"{name}.{key}"
+
+
+@pytest.mark.parametrize("name", ["email", "sns"])
+def test_a_channel_says_what_it_needs(name: str, composed: Callable[..., DictConfig]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(composed("bundle=x", f"alerts=[{name}]", root="monitor").alerts)
+    needed = [text.partition("=")[0].removeprefix("alerts.") for text in GIVEN[name]]
+    assert sorted(caught.value.faults) == sorted(
+        f"{key} is not set: give {key}=VALUE" for key in needed
+    )
+
+
+def test_what_is_monitored(composed: Callable[..., DictConfig]) -> None:
+    cfg = composed("bundle=latest", root="monitor")
+    check(cfg)
+    assert "${" not in OmegaConf.to_yaml(cfg, resolve=True)
+    # What is written here for all to see are the defaults of the code, but for the floors.
+    policy = instantiate(cfg.policy, _execution_whitelist_=TARGETS, _convert_="all")
+    assert replace(policy, floors={}, skip=()) == Policy()
+    assert instantiate(cfg.limits, _execution_whitelist_=TARGETS) == Limits()
+    parameters = inspect.signature(monitor).parameters
+    for key, parameter in parameters.items():
+        if parameter.default not in (parameter.empty, None):
+            assert cfg[key] == parameter.default, key
 
 
 def test_what_is_exported(composed: Callable[..., DictConfig]) -> None:

@@ -55,6 +55,7 @@ PREDICTS = [
         if path.name not in ("classifier.py", "schedules.py")
     ),
     "serving/columns.py",
+    "serving/details.py",
     "serving/explain.py",
     "serving/items.py",
     "serving/kserve.py",

@@ -336,6 +336,7 @@ def value_faults(
 ) -> Iterator[str]:
     """Values that do not fit the type and the bounds of their hint."""
     from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+    from pydantic_core import SchemaError
 
     for key, value in values.items():
         if key not in hints or (OmegaConf.is_dict(value) and "_target_" in value):
@@ -345,8 +346,8 @@ def value_faults(
             adapter = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True))
             # Text is no number, nor is a truth value, however much they look like one.
             adapter.validate_python(given, strict=isinstance(given, str | bool) or None)
-        except PydanticUserError:
-            continue  # an annotation that pydantic cannot check
+        except (PydanticUserError, SchemaError):
+            continue  # an annotation that pydantic cannot check, as a protocol
         except ValidationError as error:
             found = error.errors()
             # What a configuration cannot hold is no advice.

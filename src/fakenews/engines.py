@@ -4,16 +4,18 @@ Shapes: B batch, T tokens, F tabular features, H embedding, C classes.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fakenews.errors import BundleError, ConfigError
-from fakenews.models.networks import Network
+from fakenews.models.networks import Network, build
 
 if TYPE_CHECKING:
+    from fakenews.bundle import BundleContent
+
     # scikit-learn takes a second to import, and only the baseline needs it.
     from fakenews.models.tfidf import TfidfClassifier
 
@@ -140,3 +142,43 @@ class TfidfEngine:
         """Logits of a batch; there are no embeddings."""
         logits = self.classifier.logits(inputs.texts)
         return Outputs(logits, np.empty((len(logits), 0), dtype=np.float32))
+
+
+def make_engine(
+    content: "BundleContent", name: EngineName | None, *, device: str, threads: int | None
+) -> Engine:
+    """The engine of a bundle.
+
+    Args:
+        content: Of the bundle.
+        name: None: what the bundle was exported for, where `device` is a CPU, else torch.
+        device: As torch names it.
+        threads: Of ONNX Runtime; None: as many as torch has.
+
+    Raises:
+        BundleError: The bundle has no such engine, or a damaged one.
+        ConfigError: There is no such engine or device.
+        RuntimeError: The weights are of another architecture.
+    """
+    exported: str = (content.engine or {}).get("name", "torch")
+    wanted = name or (exported if device == "cpu" else "torch")
+    if wanted not in (known := get_args(EngineName)):
+        raise ConfigError(f"engine={wanted}: choose {', '.join(known[:-1])} or {known[-1]}")
+    if wanted not in ("torch", exported):
+        raise BundleError(f"it has no engine {wanted}: export it with engine={wanted}")
+    if wanted != "torch":
+        if device != "cpu":
+            raise ConfigError(f"engine={wanted} is for device=cpu: choose engine=torch")
+        if content.onnx is None:
+            raise BundleError(
+                f"engine/model.onnx is missing, which engine.json says is {wanted}"
+            )
+        return OnnxEngine(content.onnx, threads=threads)
+    if content.model["network"] == "tfidf":
+        from fakenews.models.tfidf import TfidfClassifier
+
+        return TfidfEngine(TfidfClassifier.build(content.model, dict(content.weights)))
+    network = build(content.model)
+    weights = {name: torch.from_numpy(array) for name, array in content.weights.items()}
+    network.load_state_dict(weights)
+    return TorchEngine(network, device=device)

@@ -4,9 +4,10 @@ Shapes: N texts, B batch, C classes, F tabular features, H embedding.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -16,22 +17,30 @@ from tqdm import tqdm
 
 from fakenews.bundle import BundleContent, read_bundle
 from fakenews.data.cleaning import Cleaning
-from fakenews.engines import (
-    Engine,
-    EngineName,
-    Inputs,
-    OnnxEngine,
-    Outputs,
-    TfidfEngine,
-    TorchEngine,
-)
-from fakenews.errors import BundleError, ConfigError, DataError
+from fakenews.engines import Engine, EngineName, Inputs, Outputs, make_engine
+from fakenews.errors import BundleError, DataError
 from fakenews.evaluation.calibration import Calibration
 from fakenews.features.batching import plan_batches
+from fakenews.features.given import EMPTY, numbers, text_fault
 from fakenews.features.pipeline import FeaturePipeline
-from fakenews.features.text import Tokens, pad, tokenize
+from fakenews.features.text import Tokens, pad, tokenize, unknown_counts, unknown_id
 
-_EMPTY = "the text is empty"
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """What a model saw of one text, as a bundle's reference has it of validation's.
+
+    Attributes:
+        tokens: How many, special ones included; None for a model that reads no tokens.
+        unknown_tokens: Those of them that stand for what the tokenizer does not know.
+        tabular: Standardised features [F]; None for a model that reads none.
+        embedding: What the network decided from [H]; None for a model without any.
+    """
+
+    tokens: int | None
+    unknown_tokens: int | None
+    tabular: NDArray[np.float32] | None
+    embedding: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +52,14 @@ class Prediction:
         probabilities: Calibrated, by class name; empty with an `error`.
         truncated: Whether the text was too long to be read whole.
         error: Why there is no prediction, or None.
+        seen: What the model saw, if that was asked for.
     """
 
     label: str | None
     probabilities: dict[str, float]
     truncated: bool = False
     error: str | None = None
+    seen: Seen | None = field(default=None, compare=False)
 
 
 class Predictor:
@@ -161,7 +172,7 @@ class Predictor:
             calibration = Calibration.from_json(content.calibration)
             calibration.check(content.labels["classes"])
             return cls(
-                engine=_engine(content, engine, device, threads),
+                engine=make_engine(content, engine, device=device, threads=threads),
                 tokenizer=_tokenizer(content),
                 pad_id=int(content.features["pad_id"]),
                 features=None
@@ -194,12 +205,15 @@ class Predictor:
         """Those of the `columns` that hold categories."""
         return [] if self.features is None else list(self.features.categorical)
 
-    def predict(self, texts: Sequence[str] | pd.DataFrame) -> list[Prediction]:
+    def predict(
+        self, texts: Sequence[str] | pd.DataFrame, *, seen: bool = False
+    ) -> list[Prediction]:
         """Predict each text; a row that cannot be used gets an error, the others do not.
 
         Args:
             texts: Texts as a person wrote them, or a table with a column `text` and the
                 `columns`; a missing number counts as the mean of the training rows.
+            seen: Give what the model saw, too.
 
         Returns:
             A prediction for each text, in order.
@@ -218,8 +232,8 @@ class Predictor:
                 f"the model needs the column{'s' * (len(missing) > 1)} {', '.join(missing)}"
             )
         given = list(table["text"])
-        faults = [_fault(text) for text in given]
-        columns = {name: _numbers(table[name], faults) for name in self.numeric}
+        faults = [text_fault(text) for text in given]
+        columns = {name: numbers(table[name], faults) for name in self.numeric}
         for name in self.categorical:
             # As files are read: a category is its text without the space around it.
             values = [v.strip() if isinstance(v, str) else v for v in table[name]]
@@ -229,7 +243,7 @@ class Predictor:
         rows, legible, clipped = [], [], []
         for row, text, cut in zip(usable, cleaned.texts, cleaned.clipped, strict=True):
             if text == "":
-                faults[row] = _EMPTY
+                faults[row] = EMPTY
                 continue
             rows.append(row)
             legible.append(text)
@@ -239,7 +253,8 @@ class Predictor:
             {"text": pd.Series(legible, dtype=object)}
             | {n: pd.Series(column[rows], dtype=column.dtype) for n, column in columns.items()}
         )
-        predictions = iter(self._predict_clean(frame, np.array(clipped, dtype=bool)))
+        clipped_N = np.array(clipped, dtype=bool)
+        predictions = iter(self._predict_clean(frame, clipped_N, seen=seen))
         return [
             next(predictions)
             if fault is None
@@ -248,12 +263,12 @@ class Predictor:
         ]
 
     def _predict_clean(
-        self, frame: pd.DataFrame, clipped: NDArray[np.bool_]
+        self, frame: pd.DataFrame, clipped: NDArray[np.bool_], *, seen: bool
     ) -> list[Prediction]:
         if not len(frame):
             return []
-        tokens = self.tokens(frame)
-        outputs = self._run(frame, tokens, progress=False)
+        tokens, tabular = self.tokens(frame), self.tabular(frame)
+        outputs = self._run(frame, tokens, tabular)
         probabilities = self.calibration.apply(outputs.logits)
         decided = self.calibration.decide(probabilities, self.classes)
         return [
@@ -261,12 +276,38 @@ class Predictor:
                 label=self.classes[code],
                 probabilities=dict(zip(self.classes, row, strict=True)),
                 truncated=truncated,
+                seen=found,
             )
-            for code, row, truncated in zip(
+            for code, row, truncated, found in zip(
                 decided.tolist(),
                 probabilities.tolist(),
                 (tokens.truncated | clipped).tolist(),
+                self._seen(tokens, tabular, outputs) if seen else [None] * len(frame),
                 strict=True,
+            )
+        ]
+
+    @cached_property
+    def _unknown_id(self) -> int | None:
+        return None if self.tokenizer is None else unknown_id(self.tokenizer)
+
+    def _seen(
+        self, tokens: Tokens, tabular: NDArray[np.float32], outputs: Outputs
+    ) -> list[Seen]:
+        if self.tokenizer is None:
+            counts: list[tuple[int | None, int | None]] = [(None, None)] * len(tabular)
+        else:
+            unknown = unknown_counts(tokens, self._unknown_id)
+            counts = list(zip(tokens.lengths.tolist(), unknown.tolist(), strict=True))
+        return [
+            Seen(
+                tokens=count,
+                unknown_tokens=unknown_count,
+                tabular=features if features.size else None,
+                embedding=embedding if embedding.size else None,
+            )
+            for (count, unknown_count), features, embedding in zip(
+                counts, tabular, outputs.embeddings, strict=True
             )
         ]
 
@@ -277,7 +318,19 @@ class Predictor:
             frame: Columns `text` and `columns`.
             progress: Show a progress bar.
         """
-        return self._run(frame, self.tokens(frame), progress=progress)
+        tabular = self.tabular(frame, progress=progress)
+        return self._run(frame, self.tokens(frame), tabular, progress=progress)
+
+    def tabular(self, frame: pd.DataFrame, *, progress: bool = False) -> NDArray[np.float32]:
+        """Standardised features [N, F] of a table; F is 0 for a model that reads none.
+
+        Args:
+            frame: See `outputs`.
+            progress: See `outputs`.
+        """
+        if self.features is None or not len(frame):
+            return np.empty((len(frame), 0), dtype=np.float32)
+        return self.features.transform(frame, progress=progress)
 
     def tokens(self, frame: pd.DataFrame) -> Tokens:
         """Token ids of a table's clean texts; none for a model that reads no tokens.
@@ -296,11 +349,15 @@ class Predictor:
         max_length = truncation["max_length"]
         return tokenize(texts, self.tokenizer, max_length=max_length)
 
-    def _run(self, frame: pd.DataFrame, tokens: Tokens, *, progress: bool) -> Outputs:
+    def _run(
+        self,
+        frame: pd.DataFrame,
+        tokens: Tokens,
+        tabular: NDArray[np.float32],
+        *,
+        progress: bool = False,
+    ) -> Outputs:
         texts = np.asarray(frame["text"], dtype=object)
-        tabular = np.empty((len(frame), 0), dtype=np.float32)
-        if self.features is not None and len(frame):
-            tabular = self.features.transform(frame, progress=progress)
         batches = plan_batches(
             tokens.lengths, batch_size=self.batch_size, batch_tokens=self.batch_tokens
         )
@@ -323,31 +380,6 @@ class Predictor:
         return Outputs(logits, embeddings)
 
 
-def _fault(text: Any) -> str | None:
-    if isinstance(text, str):
-        return None if text.strip() else _EMPTY
-    if pd.isna(text) is True:  # of an array, isna is an array
-        return "the text is missing"
-    return f"the text is of type {type(text).__name__}, not a string"
-
-
-def _numbers(column: "pd.Series[Any]", faults: list[str | None]) -> NDArray[np.float64]:
-    """The numbers [N] of a column, NaN for gaps; what is no finite number is a fault."""
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(
-        np.float64, copy=True, na_value=np.nan
-    )
-    for row in np.flatnonzero(~np.isfinite(numbers)):
-        value = column.iloc[row]
-        # As files are read: an empty cell is a gap.
-        empty = isinstance(value, str) and value.strip().lower() in ("", "nan")
-        if np.isnan(numbers[row]) and (empty or pd.isna(value)):
-            continue
-        numbers[row] = np.nan
-        if faults[row] is None:
-            faults[row] = f"column {column.name!r}: {value!r} is not a finite number"
-    return numbers
-
-
 def _tokenizer(content: BundleContent) -> Tokenizer | None:
     if content.tokenizer is None:
         return None
@@ -358,34 +390,3 @@ def _tokenizer(content: BundleContent) -> Tokenizer | None:
     if tokenizer.truncation is None:
         raise BundleError("tokenizer.json sets no truncation, so no longest text")
     return tokenizer
-
-
-def _engine(
-    content: BundleContent, name: EngineName | None, device: str, threads: int | None
-) -> Engine:
-    exported: str = (content.engine or {}).get("name", "torch")
-    wanted = name or (exported if device == "cpu" else "torch")
-    if wanted not in (known := get_args(EngineName)):
-        raise ConfigError(f"engine={wanted}: choose {', '.join(known[:-1])} or {known[-1]}")
-    if wanted not in ("torch", exported):
-        raise BundleError(f"it has no engine {wanted}: export it with engine={wanted}")
-    if wanted != "torch":
-        if device != "cpu":
-            raise ConfigError(f"engine={wanted} is for device=cpu: choose engine=torch")
-        if content.onnx is None:
-            raise BundleError(
-                f"engine/model.onnx is missing, which engine.json says is {wanted}"
-            )
-        return OnnxEngine(content.onnx, threads=threads)
-    if content.model["network"] == "tfidf":
-        from fakenews.models.tfidf import TfidfClassifier
-
-        return TfidfEngine(TfidfClassifier.build(content.model, dict(content.weights)))
-    import torch
-
-    from fakenews.models.networks import build
-
-    network = build(content.model)
-    weights = {name: torch.from_numpy(array) for name, array in content.weights.items()}
-    network.load_state_dict(weights)
-    return TorchEngine(network, device=device)

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from fakenews.monitoring import channels
+
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
 COMPOSE = ROOT / "deploy" / "compose.yaml"
@@ -77,7 +79,7 @@ def test_what_ships_neither_builds_nor_runs_as_root() -> None:
     assert "USER 10001:10001" in built["runtime"]
     assert built["java-runtime"][0] == "FROM runtime AS java-runtime"
     assert built["java-runtime"][-1] == "USER 10001:10001"
-    for target in ("train", "predict", "serve", "web", "mlflow"):
+    for target in ("train", "predict", "serve", "web", "monitor", "mlflow"):
         base = "java-runtime" if target == "serve" else "runtime"
         assert built[target][0] == f"FROM {base} AS {target}"
         words = {line.split()[0] for line in built[target]}
@@ -188,11 +190,19 @@ def test_a_secret_reaches_a_command_from_its_file(tmp_path: Path) -> None:
     assert (missing.returncode != 0, missing.stdout) == (True, "")
 
 
+def test_every_secret_of_alerts_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s3cret")
+    for name in (channels.WEBHOOK_URL, channels.WEBHOOK_TOKEN, channels.SMTP_PASSWORD):
+        given = ENVIRONMENT | {f"{name}_FILE": str(tmp_path / "secret")}
+        show = ["sh", "-c", f'printf %s "${name}"']
+        assert run(ROOT / "deploy" / "with-secrets", *show, env=given).stdout == "s3cret"
+
+
 # Compose
 
 
 def composed(path: Path = COMPOSE) -> subprocess.CompletedProcess[str]:
-    profiles = ["--profile", "train", "--profile", "sweep"]
+    profiles = [f"--profile={name}" for name in ("train", "sweep", "serve", "monitoring")]
     return run(
         "docker-compose",
         "--file",
@@ -285,16 +295,23 @@ def test_a_stack_that_is_not_hardened_is_noticed() -> None:
 
 def test_servers_are_restarted_and_checked() -> None:
     found = services()
-    assert {"postgres", "mlflow", "train", "sweep"} == set(found)
+    jobs, images = {"train", "sweep"}, {"mlflow", "serve", "web", "monitor"}
+    others = {"postgres", "prometheus", "alertmanager", "grafana"}
+    assert jobs | images | others == set(found)
+    for name in images:
+        assert any(line.startswith("HEALTHCHECK") for line in stages()[name])
+    for name in others:
+        assert found[name]["healthcheck"]["test"]
+        # Of others, so that what is started is what was tried.
+        assert re.fullmatch(r"[\w/]+:v?\d[\w.-]*", found[name]["image"])
     assert "pg_isready" in found["postgres"]["healthcheck"]["test"]
-    assert any(line.startswith("HEALTHCHECK") for line in stages()["mlflow"])
     restarted = {name for name, service in found.items() if service.get("restart")}
-    assert restarted == {"postgres", "mlflow"}, "a training that ended is not begun again"
+    assert restarted == images | others, "a training that ended is not begun again"
 
 
 def test_the_stack_starts_images_of_this_repository_on_commands_that_exist() -> None:
     found = services()
-    for name in ("mlflow", "train", "sweep"):
+    for name in ("mlflow", "train", "sweep", "serve", "web", "monitor"):
         assert found[name]["build"]["target"] in stages()
     for name in ("train", "sweep"):
         config = run(

@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from fakenews.config import CONF, check, register_resolvers, set_output, task
+from fakenews.monitoring import channels
 from fakenews.rules import training_rules
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +37,7 @@ FOLDERS = sorted(
 )
 TRAININGS = ["job", "trainjob", "pytorchjob", "sweep"]
 SERVICES = ["local", "eks"]
-SERVING = ["serving"]
+SERVING = ["serving", "monitor"]
 
 
 def _kustomize(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -124,6 +125,9 @@ REPLICATED = "spec.template.spec.replicatedJobs.0.template.spec"
             "Deployment",
             _set("spec.template.spec.containers.0.lifecycle.preStop.sleep.seconds", "35"),
         ),
+        ("overlays/monitor", "CronJob", _set("spec.shedule", "* * * * *")),
+        ("overlays/monitor", "CronJob", _drop("spec.jobTemplate")),
+        ("overlays/monitor", "CronJob", _set("spec.jobTemplate.spec.backoffLimit", "1")),
         ("overlays/job", "Job", _set("spec.completions", "2")),
         ("overlays/job", "Job", _set("spec.template.spec.runAsNonRoot", True)),
         ("overlays/job", "Job", _drop("spec.template.spec.containers.0.name")),
@@ -233,7 +237,7 @@ def test_what_a_pod_names_exists(services: str, pod_templates: Templates) -> Non
     maps = _of(objects, "ConfigMap")
     claims = _of(objects, "PersistentVolumeClaim")
     # Made by hand, see deploy/kubernetes/README.md.
-    secrets = {"fakenews-postgres", "fakenews-objects"}
+    secrets = {"fakenews-postgres", "fakenews-objects", "fakenews-alerts"}
     used = set()
     for template in [template for found in objects for template in pod_templates(found)]:
         pod = template["spec"]
@@ -373,6 +377,32 @@ def test_preemption_is_no_failure() -> None:
     ]
     assert jobs["failurePolicy"]["rules"][0]["onJobFailureReasons"] == ["PodFailurePolicy"]
     assert node["template"]["spec"]["template"]["spec"]["containers"][0]["name"] == "node"
+
+
+def test_the_monitor_runs_one_at_a_time_and_is_not_asked_again_about_an_alarm(
+    pod_templates: Templates,
+) -> None:
+    (found,) = _of([*_rendered("kubernetes/overlays/monitor")], "CronJob").values()
+    assert found["spec"]["concurrencyPolicy"] == "Forbid"
+    job = found["spec"]["jobTemplate"]["spec"]
+    (template,) = pod_templates(found)
+    (container,) = template["spec"]["containers"]
+    failing, passing = job["podFailurePolicy"]["rules"]
+    # An alarm, and what could not be judged. An error (1) may pass.
+    assert failing["action"] == "FailJob"
+    assert failing["onExitCodes"] == {
+        "containerName": container["name"],
+        "operator": "In",
+        "values": [2, 3],
+    }
+    assert passing["action"] == "Ignore"
+    assert (job["backoffLimit"], template["spec"]["restartPolicy"]) == (1, "Never")
+    # A channel of conf/alerts, and the secrets that channels ask the environment for.
+    (alerts,) = [it for it in container["args"] if it.startswith("alerts=")]
+    chosen = alerts.partition("=")[2].strip("[]").split(",")
+    assert {f"{name}.yaml" for name in chosen} <= {it.name for it in CONF.glob("alerts/*")}
+    names = {it["name"] for it in container["env"]}
+    assert {channels.WEBHOOK_URL, channels.WEBHOOK_TOKEN, channels.SMTP_PASSWORD} <= names
 
 
 def test_the_pods_of_a_job_meet_at_the_first() -> None:

@@ -2,9 +2,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 
 from fakenews.errors import FeatureError
-from fakenews.features.text import Tokens, load_tokenizer, pad, tokenize, without_surrogates
+from fakenews.features.text import (
+    Tokens,
+    load_tokenizer,
+    pad,
+    tokenize,
+    unknown_counts,
+    unknown_id,
+    without_surrogates,
+)
 
 TEXTS = ["Masks work.", "", "5G towers spread the virus 😷", "ماسكات تعمل", "x " * 50]
 CLS, SEP, PAD = 101, 102, 0
@@ -151,3 +160,23 @@ def test_load_tokenizer_from_a_saved_one(tokenizer, tmp_path):
 def test_lone_surrogates_are_question_marks():
     assert without_surrogates("a\ud800é") == "a?é"
     assert without_surrogates("é😷") == "é😷"
+
+
+def test_unknown_tokens_are_counted(tokenizer):
+    unknown = unknown_id(tokenizer)
+    assert unknown == tokenizer.token_to_id("[UNK]")
+    tokens = tokenize(["rain", "🎉 rain 🎉", "", "🎉" * 3], tokenizer, max_length=16)
+    assert unknown_counts(tokens, unknown).tolist() == [0, 2, 0, 1]
+    assert unknown_counts(tokens, None).tolist() == [0] * 4
+    assert unknown_counts(tokens.take([]), unknown).tolist() == []
+
+
+def test_what_each_kind_of_tokenizer_does_not_know():
+    known = {"b": 0, "a": 1}
+    for model, expected in (
+        (models.WordLevel(known, unk_token="a"), 1),  # noqa: S106 no password
+        (models.Unigram([("a", -1.0), ("<unk>", -2.0)], unk_id=1), 1),
+        (models.Unigram([("a", -1.0)]), None),
+        (models.BPE({"a": 0}, []), None),
+    ):
+        assert unknown_id(Tokenizer(model)) == expected

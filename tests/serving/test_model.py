@@ -147,9 +147,9 @@ def test_loading_warms_up(fusion_bundle: Path, monkeypatch: pytest.MonkeyPatch) 
     calls = []
     predict = Predictor.predict
 
-    def watched(self: Predictor, texts: Any) -> Any:
+    def watched(self: Predictor, texts: Any, **options: Any) -> Any:
         calls.append(len(texts))
-        return predict(self, texts)
+        return predict(self, texts, **options)
 
     monkeypatch.setattr(Predictor, "predict", watched)
     load(fusion_bundle, warm_up=True, batch_size=4)

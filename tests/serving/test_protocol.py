@@ -76,6 +76,21 @@ def test_shapes_in_json(content: Any, shape: str, expected: list[str]) -> None:
     assert texts(read(body(content), content_type=odd_type)) == expected
 
 
+def test_details_are_asked_for_beside_a_list() -> None:
+    asked = read_json({"inputs": ["a"], "details": ["features", "embeddings"]})
+    assert asked.details == {"features", "embeddings"}
+    assert read_json({"inputs": ["a"], "details": []}).details == frozenset()
+    for other in ({"inputs": ["a"]}, {"instances": ["a"], "details": 3}, {"text": "a"}):
+        assert read_json(other).details == frozenset()
+    column = read_json({"text": "a", "details": ["features"]})
+    assert column.details == frozenset()
+    assert isinstance(column.items[0], Item)
+    assert column.items[0].values["details"] == ["features"]
+    for wrong in (True, "features", ["features", 3], ["all"], {}, None):
+        with pytest.raises(Refused, match="details should be a list of embeddings and feat"):
+            read_json({"inputs": ["a"], "details": wrong})
+
+
 def test_columns_stand_beside_the_text() -> None:
     (item,) = read_json({"text": "Rain", "age": 3, "lang": None}).items
     assert isinstance(item, Item)

@@ -1,5 +1,6 @@
 """The handler in a real TorchServe: every shape over HTTP, bad neighbours, metrics, logs."""
 
+import base64
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -322,6 +324,26 @@ def test_explanations(server: Server) -> None:
         assert found["completeness_error"] < 0.01
     several = server.post({"inputs": [GOOD, GOOD]}, "explanations/news")
     assert (several.status_code, several.json()["error"]["code"]) == (400, "not_one_item")
+
+
+def test_what_the_model_saw(server: Server, fusion_bundle: Path) -> None:
+    wanted = {"details": ["features", "embeddings"]}
+    good, bad = server.post({"inputs": [GOOD, ""], **wanted}).json()["predictions"]
+    assert bad["error"]["code"] == "empty_text"
+    (seen,) = (p.seen for p in Predictor.load(fusion_bundle).predict([GOOD], seen=True))
+    assert seen is not None
+    assert seen.tabular is not None
+    assert seen.embedding is not None
+    found = good["details"]
+    assert (found["tokens"], found["unknown_tokens"]) == (seen.tokens, 0)
+    tabular = np.frombuffer(base64.b64decode(found["tabular"]), "<f4")
+    np.testing.assert_array_equal(tabular, seen.tabular)
+    embedding = np.frombuffer(base64.b64decode(found["embedding"]), "<f2")
+    np.testing.assert_allclose(embedding, seen.embedding, rtol=2e-3, atol=2e-3)
+    why = server.post({"inputs": [GOOD], **wanted}, "explanations/news").json()
+    assert why["prediction"]["details"]["tabular"] == found["tabular"]
+    plain = server.post({"inputs": [GOOD]}).json()["predictions"][0]
+    assert plain.keys() == good.keys() - {"details"}
 
 
 def test_metrics(server: Server) -> None:

@@ -1,7 +1,9 @@
 """`scripts/serve.py` as a person runs it: a real TorchServe, and the gateway before it."""
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,11 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
+import yaml
+
+from fakenews.predictor import Predictor
+from fakenews.serving.golden import TEXTS
+from fakenews.serving.model import Incoming, ServedModel
 
 pytestmark = pytest.mark.slow
 
@@ -188,3 +197,61 @@ def test_mistakes_are_one_line(served: Served, overrides: list[str], message: st
     assert len(lines) == 1
     assert message in lines[0]
     assert "Traceback" not in served.log()
+
+
+def test_one_text_has_one_probability_through_every_door(
+    served: Served, tiny_run: Path, tmp_path: Path
+) -> None:
+    """The predictor, an archive made twice, its handler, TorchServe, the gateway."""
+    archives = []
+    for attempt in ("once", "again"):
+        out = tmp_path / attempt
+        command = served.command("export.py", f"bundle={tiny_run}", f"out={out}")
+        subprocess.run(
+            [text for text in command if not text.startswith("serve.gateway.port")],
+            check=True,
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        archives += out.iterdir()
+    first, second = archives
+    assert first.name == second.name
+    assert first.read_bytes() == second.read_bytes()
+
+    expected = [found.probabilities for found in Predictor.load(tiny_run).predict(list(TEXTS))]
+    shutil.unpack_archive(first, tmp_path / "content", "zip")
+    with (tmp_path / "content" / "model-config.yaml").open() as file:
+        settings = yaml.safe_load(file)["handler"]
+    model = ServedModel.load(
+        tmp_path / "content" / "bundle", name="fakenews", version="of-itself", **settings
+    )
+    body = json.dumps({"inputs": [{"text": text} for text in TEXTS]}).encode()
+    ((status, content),), _ = model.answer(
+        [Incoming(fields={"body": body}, content_type="application/json", explain=False)]
+    )
+    assert status == HTTPStatus.OK
+    check(json.loads(content), expected)
+
+    served.start(f"archive={first}")
+    served.wait(served.answers)
+    version = first.stem.removeprefix("fakenews-")
+    keys = json.loads(
+        (served.folder / "deployment" / "torchserve" / "key_file.json").read_text()
+    )
+    inputs = {"inputs": [{"text": text} for text in TEXTS]}
+    torchserve = httpx.post(
+        f"http://127.0.0.1:{served.ports[0]}/predictions/fakenews/{version}",
+        json=inputs,
+        headers={"Authorization": f"Bearer {keys['inference']['key']}"},
+        timeout=60,
+    )
+    gateway = httpx.post(f"{served.url}/predict", json=inputs, timeout=60)
+    for answer in (torchserve, gateway):
+        answer.raise_for_status()
+        check(answer.json(), expected)
+        assert {found["model_version"] for found in answer.json()["predictions"]} == {version}
+
+
+def check(answer: dict[str, Any], expected: list[dict[str, float]]) -> None:
+    for found, wanted in zip(answer["predictions"], expected, strict=True):
+        assert found["probabilities"] == pytest.approx(wanted, abs=1e-6)

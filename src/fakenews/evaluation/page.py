@@ -10,6 +10,8 @@ _TOP = """\
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+      content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>{{ title }}</title>
 <style>
   body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;

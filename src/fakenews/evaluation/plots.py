@@ -99,8 +99,8 @@ def precision_recall(
     figure, axes = figure_of("Precision and recall", size=(9.4, 4.6) if beside else _SIZE)
     for place, code in enumerate(shown):
         is_class = labels == code
-        name = _name(classes[code])
-        colour, style = _look(place)
+        name = plain(classes[code])
+        colour, style = look(place)
         if is_class.all() or not is_class.any():
             axes.plot([], [], color=colour, linestyle=style, label=f"{name}: undefined here")
             continue
@@ -131,7 +131,7 @@ def precision_recall(
                     label=f"decision at {threshold:.3f}",
                 )
     axes.set(xlabel="Recall", ylabel="Precision", xlim=(0, 1.01), ylim=(0, 1.03))
-    _legend(axes, loc="lower left")
+    legend(axes, loc="lower left")
     return figure
 
 
@@ -171,7 +171,7 @@ def reliability_diagram(before: Floats, after: Floats, labels: Codes) -> Figure:
         xlim=(low, 1.01),
         ylim=(low, 1.03),
     )
-    _legend(axes, loc="upper left")
+    legend(axes, loc="upper left")
     return figure
 
 
@@ -190,7 +190,7 @@ def confusion_matrix(decided: Codes, labels: Codes, *, classes: Sequence[str]) -
     side = min(max(4.6, 2.2 + 0.65 * width), 14)
     figure, axes = figure_of("Confusion matrix", size=(side + 0.9, side))
     image = axes.imshow(shares, cmap=_SHADES, vmin=0, vmax=1)
-    names = [_name(name, limit=16) for name in classes]
+    names = [plain(name, limit=16) for name in classes]
     upright = width > 3 or max(map(len, names)) > 10
     axes.set_xticks(range(width), names, rotation=45 if upright else 0)
     for text in axes.get_xticklabels():
@@ -245,7 +245,7 @@ def score_histogram(
     scores = np.clip(probabilities[np.arange(len(labels)), column], 0, 1)
     counts, _, _ = np.histogram2d(labels, scores, [np.arange(len(classes) + 1) - 0.5, edges])
     shares = counts / np.maximum(totals, 1)[:, None]
-    names = [_name(name) for name in classes]
+    names = [plain(name) for name in classes]
     if not binary:
         return _score_map(shares, [f"{n} ({t:,})" for n, t in zip(names, totals, strict=True)])
 
@@ -261,7 +261,7 @@ def score_histogram(
     axes.set(ylabel="Share of the class's rows")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    _legend(axes, loc="best")
+    legend(axes, loc="best")
     return figure
 
 
@@ -307,10 +307,10 @@ def learning_curves(history: pd.DataFrame) -> Figure:
                 ms=3.5,
                 label="training" if training else "validation",
             )
-        axes.set_title(_name(panel, limit=40).replace("_", " "), fontsize=11, loc="left")
+        axes.set_title(plain(panel, limit=40).replace("_", " "), fontsize=11, loc="left")
         axes.set_xlabel(time.capitalize())
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        _legend(axes, loc="best")
+        legend(axes, loc="best")
     return figure
 
 
@@ -373,12 +373,13 @@ def style(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _look(place: int) -> tuple[str, str]:
+def look(place: int) -> tuple[str, str]:
     """Colour and line style of the curve at this place: 28 that differ."""
     return _COLOURS[place % len(_COLOURS)], _STYLES[place // len(_COLOURS) % len(_STYLES)]
 
 
-def _legend(axes: Axes, *, loc: Literal["best", "lower left", "upper left"]) -> None:
+def legend(axes: Axes, *, loc: Literal["best", "lower left", "upper left"]) -> None:
+    """Name the curves, beside the plot where they are many."""
     entries = len(axes.get_legend_handles_labels()[0])
     if entries > _LEGEND_ROWS:
         columns = -(-entries // 20)
@@ -389,9 +390,9 @@ def _legend(axes: Axes, *, loc: Literal["best", "lower left", "upper left"]) -> 
         axes.legend(loc=loc, framealpha=0.9, edgecolor="none", fontsize=9)
 
 
-def _name(name: str, *, limit: int = 28) -> str:
+def plain(name: str, *, limit: int = 28) -> str:
     """A class or metric name as matplotlib can draw it: one line, not too long, no maths."""
-    plain = " ".join("".join(c if c.isprintable() else " " for c in name).split())
-    short = plain if len(plain) <= limit else plain[: limit - 1] + "…"
+    line = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    short = line if len(line) <= limit else line[: limit - 1] + "…"
     # A legend leaves out labels that begin with an underscore; dollars begin formulas.
     return ("\u200a" if short.startswith("_") else "") + short.replace("$", r"\$")

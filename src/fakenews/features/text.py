@@ -5,6 +5,7 @@ sorting by length, cutting batches and caching cheap.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -140,6 +141,28 @@ def pad(
     # A mask assigns in row order, which is the order of the flat ids.
     input_ids[mask] = batch.input_ids
     return input_ids, mask.astype(np.int64)
+
+
+def unknown_id(tokenizer: Tokenizer) -> int | None:
+    """The token id of what a tokenizer does not know; None if it knows everything."""
+    model = json.loads(tokenizer.to_str())["model"]
+    if model.get("unk_id") is not None:  # Unigram
+        return int(model["unk_id"])
+    token = model.get("unk_token")
+    return None if token is None else tokenizer.token_to_id(token)
+
+
+def unknown_counts(tokens: Tokens, unknown: int | None) -> NDArray[np.int64]:
+    """Unknown tokens of each text, int64 [N].
+
+    Args:
+        tokens: All texts.
+        unknown: See `unknown_id`.
+    """
+    # Differences of a running sum: a text may be empty, which `reduceat` does not know.
+    found = np.concatenate(([0], np.cumsum(tokens.input_ids == unknown)))
+    counts: NDArray[np.int64] = np.diff(found[tokens.offsets])
+    return counts
 
 
 def without_surrogates(text: str) -> str:

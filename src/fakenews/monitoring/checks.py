@@ -74,24 +74,41 @@ def comparison_check(
             message=f"{comparison.title}: the log does not say",
         )
     looked_at = [findings.get(key) for findings in history[-policy.of :]]
-    differing = sum(found is not None and found.exceeded for found in looked_at)
-    state = State.OK
-    if differing >= policy.needed:
-        state = State.ALARM
-    elif newest.exceeded:
-        state = State.WARNING
     return Check(
         key=key,
         kind=kind,
-        state=state,
-        message=_sentence(comparison, newest, differing, len(looked_at), floor),
+        state=state_of(looked_at, policy=policy),
+        message=_sentence(comparison, newest, _differing(looked_at), len(looked_at), floor),
         value=newest.value,
         threshold=newest.threshold,
         p_value=newest.p_value,
         effect=newest.effect,
         unit=comparison.unit,
-        details={"windows_differing": differing, "windows": len(looked_at), "floor": floor},
+        details={
+            "windows_differing": _differing(looked_at),
+            "windows": len(looked_at),
+            "floor": floor,
+        },
     )
+
+
+def state_of(found: Sequence[Finding | None], *, policy: Policy) -> State:
+    """Of the last of some windows, by what one comparison finds in them.
+
+    Args:
+        found: At least one, the newest last; None where the window lacks what is compared.
+        policy: What an alarm needs.
+    """
+    newest = found[-1]
+    if newest is None:
+        return State.UNKNOWN
+    if _differing(found[-policy.of :]) >= policy.needed:
+        return State.ALARM
+    return State.WARNING if newest.exceeded else State.OK
+
+
+def _differing(found: Sequence[Finding | None]) -> int:
+    return sum(each is not None and each.exceeded for each in found)
 
 
 def _sentence(

@@ -25,6 +25,7 @@ from fakenews.monitoring.statistics import (
 )
 
 _TWO = 2  # values of a number that is a category
+_USUAL = 10  # rows of each
 
 
 class Measure(NamedTuple):
@@ -262,9 +263,10 @@ def comparisons(reference: Reference, *, skip: Sequence[str] = ()) -> list[Compa
 def _all(reference: Reference) -> Iterator[Comparison]:
     rows = reference.rows
     for key, values in rows.scored.items():
-        distinct = len(np.unique(values))
-        if distinct > 1:
-            yield (Categories if distinct == _TWO else Numbers)(key, values)
+        _, counts = np.unique(values, return_counts=True)
+        # A count that is mostly 0 and sometimes 1 is none: a clean window may have a 2.
+        is_category = len(counts) == _TWO and counts.min() >= _USUAL
+        yield (Categories if is_category else Numbers)(key, values)
     yield Categories("prediction.label", rows.decided.astype(np.float64))
     if rows.embeddings is not None:
         yield Embeddings(rows.embeddings)

@@ -29,6 +29,9 @@ class Kind(StrEnum):
     DECAY = "decay"
 
 
+EXIT = {State.OK: 0, State.WARNING: 0, State.ALARM: 2, State.UNKNOWN: 3}
+"""Exit status of the command; 1 is an error."""
+
 _ORDER = list(State)
 
 

@@ -111,7 +111,7 @@ def export_bundle(
     if not Path(handler).is_file():
         raise ConfigError(f"handler={handler}: there is no such file")
     if bundle == "latest":
-        bundle = _latest(Path(runs))
+        bundle = str(latest_finished(Path(runs)))
     with _folder(bundle, run, model, tracking_uri) as folder:
         content = read_bundle(folder)
         original = json.loads((find_bundle(folder) / MANIFEST).read_text("utf-8"))["sha256"]
@@ -158,14 +158,6 @@ def comparison_table(found: Comparison, content: BundleContent) -> Table:
     table.add_row("Rows a second", *speeds, f"x {found.speed[1] / found.speed[0]:.2f}")
     table.add_row("Megabytes", *sizes, "")
     return table
-
-
-def _latest(runs: Path) -> str:
-    found = latest_finished(runs)
-    if found is None:
-        raise ConfigError(f"bundle=latest: {runs} has no finished run: train one first")
-    log.info("the newest run is %s", found)
-    return str(found)
 
 
 @contextmanager

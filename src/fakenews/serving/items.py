@@ -12,6 +12,7 @@ import pandas as pd
 from fakenews.bounds import Probability
 from fakenews.predictor import Prediction, Predictor
 from fakenews.serving.columns import gaps, read_columns
+from fakenews.serving.details import encode_details
 from fakenews.serving.protocol import Fault, Item
 
 log = logging.getLogger(__name__)
@@ -26,10 +27,11 @@ _SEARCHES = 100
 
 
 class Row(NamedTuple):
-    """What the model reads of an item."""
+    """What the model reads of an item, and what is wanted beside its prediction."""
 
     text: str
     columns: dict[str, Any]
+    details: frozenset[str] = frozenset()
 
 
 class ItemPredictor:
@@ -52,7 +54,7 @@ class ItemPredictor:
         self.version = version
         self.unsure = unsure
 
-    def row(self, item: Item | Fault) -> Row | Fault:
+    def row(self, item: Item | Fault, details: frozenset[str] = frozenset()) -> Row | Fault:
         """What the model reads of an item; a fault stays, or is that of a column."""
         if isinstance(item, Fault):
             return item
@@ -61,14 +63,14 @@ class ItemPredictor:
             numeric=self.predictor.numeric,
             categorical=self.predictor.categorical,
         )
-        return columns if isinstance(columns, Fault) else Row(item.text, columns)
+        return columns if isinstance(columns, Fault) else Row(item.text, columns, details)
 
     def predict(self, rows: Sequence[Row | Fault]) -> list[Result]:
         """A result for each row, in order; faults stay where they are."""
         usable = [row for row in rows if isinstance(row, Row)]
         found = iter(self._search(usable) if usable else [])
         return [
-            self._result(next(found)) if isinstance(row, Row) else row  # the fault
+            self._result(next(found), row.details) if isinstance(row, Row) else row  # the fault
             for row in rows
         ]
 
@@ -96,13 +98,14 @@ class ItemPredictor:
     def _search(self, rows: Sequence[Row]) -> list[Prediction | None]:
         """Predict; where that fails, search the rows that make it fail, which get None."""
         calls = 0
+        seen = any(row.details for row in rows)
         errors: list[Exception] = []
 
         def search(part: Sequence[Row]) -> list[Prediction | None]:
             nonlocal calls
             calls += 1
             try:
-                return list(self.predictor.predict(self._table(part)))
+                return list(self.predictor.predict(self._table(part), seen=seen))
             except Exception as error:  # noqa: BLE001 whatever it is, it is of these rows alone
                 errors.append(error)
             if len(part) == 1 or calls >= _SEARCHES:
@@ -116,7 +119,7 @@ class ItemPredictor:
             log.error("the model failed on %d of %d items: %s", failed, len(rows), error)
         return found
 
-    def _result(self, prediction: Prediction | None) -> Result:
+    def _result(self, prediction: Prediction | None, details: frozenset[str]) -> Result:
         if prediction is None:
             return _INTERNAL
         if prediction.error is not None:
@@ -133,6 +136,9 @@ class ItemPredictor:
         else:
             margin = abs(probabilities[calibration.positive] - calibration.threshold)
             decision = {"threshold": calibration.threshold, "positive": calibration.positive}
+        seen: dict[str, Any] = {}
+        if details and prediction.seen is not None:
+            seen = {"details": encode_details(prediction.seen, details)}
         return {
             "label": prediction.label,
             "probabilities": probabilities,
@@ -143,6 +149,7 @@ class ItemPredictor:
             **decision,
             "model": self.name,
             "model_version": self.version,
+            **seen,
         }
 
 

@@ -218,7 +218,9 @@ class ServedModel:
     def _answer(self, incoming: Sequence[Incoming], tally: Tally) -> list[Reply]:
         understood = [self._read(given, tally) for given in incoming]
         requests = [found for found in understood if isinstance(found, Request)]
-        rows = [[self.items.row(item) for item in found.items] for found in requests]
+        rows = [
+            [self.items.row(item, found.details) for item in found.items] for found in requests
+        ]
         started = time.perf_counter()
         results = self.items.predict([row for part in rows for row in part])
         tally.predict_seconds = time.perf_counter() - started

@@ -2,6 +2,7 @@
 
     one    {"text": "...", "age": 3}, a raw text, or the fields of a form
     many   {"inputs": ["...", {"text": "...", "age": 3}]}
+           with "details": [...] beside, what the model saw is asked for, too (`details`)
     v1     {"instances": [...]}, KServe's version 1
     v2     {"inputs": [{"name": "text", "shape": [n], "datatype": "BYTES", "data": [...]}]}
 
@@ -17,6 +18,7 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 from fakenews.bounds import PositiveCount
+from fakenews.serving.details import DETAILS
 from fakenews.serving.kserve import is_v2, read_tensors, v2_answer
 
 Shape = Literal["one", "many", "v1", "v2"]
@@ -100,11 +102,13 @@ class Request:
         shape: The answer has it too.
         items: In order.
         id: Of a request of KServe's version 2, given back to it.
+        details: What is wanted beside predictions, of `DETAILS`.
     """
 
     shape: Shape
     items: Sequence[Item | Fault]
     id: str | None = None
+    details: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +180,7 @@ def read_json(value: Any, *, limits: Limits | None = None) -> Request:
     return Request(
         shape="many" if name == "inputs" else "v1",
         items=[_item(found, limits) for found in inputs],
+        details=_details(value) if name == "inputs" else frozenset(),
     )
 
 
@@ -349,6 +354,15 @@ def _read_v2(value: Mapping[str, Any], limits: Limits) -> Request:
     rows = zip(*columns.values(), strict=True)
     items = [_item(dict(zip(names, row, strict=True)), limits) for row in rows]
     return Request(shape="v2", items=items, id=id_)
+
+
+def _details(value: Mapping[str, Any]) -> frozenset[str]:
+    given = value.get("details", [])
+    if not isinstance(given, list) or not all(
+        isinstance(name, str) and name in DETAILS for name in given
+    ):
+        raise _unknown(f"details should be a list of {' and '.join(sorted(DETAILS))}")
+    return frozenset(given)
 
 
 def _item(value: Any, limits: Limits) -> Item | Fault:

@@ -11,6 +11,7 @@ A run folder holds everything a run leaves:
 
 import contextlib
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from fakenews.errors import ConfigError, TrainingError
+
+log = logging.getLogger(__name__)
 
 State = Literal["running", "interrupted", "pruned", "failed", "finished"]
 
@@ -113,15 +116,22 @@ def find_run(runs: Path, resume: str) -> Path | None:
     return None
 
 
-def latest_finished(runs: Path) -> Path | None:
-    """The newest run with a bundle, of all names; None if there is none.
+def latest_finished(runs: Path) -> Path:
+    """The newest run with a bundle, of all names, as `bundle=latest` asks for.
 
     Args:
         runs: Folder of the names' folders.
+
+    Raises:
+        ConfigError: There is none.
     """
     folders = [path.parent.parent for path in runs.glob("*/*/bundle/manifest.json")]
     done = [path for path in folders if read_record(path).get("state") == "finished"]
-    return max(done, key=lambda path: (path / _RECORD).stat().st_mtime, default=None)
+    if not done:
+        raise ConfigError(f"bundle=latest: {runs} has no finished run: train one first")
+    newest = max(done, key=lambda path: (path / _RECORD).stat().st_mtime)
+    log.info("the newest run is %s", newest)
+    return newest
 
 
 def discard_empty(folder: Path) -> None:

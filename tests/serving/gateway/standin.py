@@ -15,12 +15,16 @@ behave; `GET /control` tells what was asked of them.
     short    answers have an item too few
     answer   what predictions have instead of what is made up
     thinking seconds before the explanation of a text, by the text
+    older    knows of no details
+    details  gives these instead of what is made up
 """
 
 import asyncio
+import base64
 import hashlib
 import json
 import re
+import struct
 import sys
 from typing import Any
 
@@ -31,7 +35,21 @@ asked: list[dict[str, Any]] = []
 counts: dict[str, int] = {}
 
 
-def predict(item: Any, version: str) -> dict[str, Any]:
+def details(text: str, wanted: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if "features" in wanted:
+        tabular = struct.pack("<2f", len(text), 0.1)
+        found = {"tokens": len(text.split()) + 2, "unknown_tokens": text.count("🎉")}
+        found["tabular"] = base64.b64encode(tabular).decode()
+    if "embeddings" in wanted:
+        found["embedding"] = base64.b64encode(
+            struct.pack("<3e", 1, -0.5, len(text) % 99)
+        ).decode()
+    return found
+
+
+def predict(item: Any, version: str, wanted: Any = None) -> dict[str, Any]:
+    how = behaviour.get(version, behaviour.get("*", {}))
     text = item if isinstance(item, str) else item["text"]
     if "MISSING" in text:
         return {"error": {"code": "missing_column", "message": "the column age is missing"}}
@@ -46,7 +64,8 @@ def predict(item: Any, version: str) -> dict[str, Any]:
         "band": 0.1,
         "model": "fakenews",
         "model_version": version,
-        **behaviour.get(version, behaviour.get("*", {})).get("answer", {}),
+        **how.get("answer", {}),
+        **({"details": how.get("details", details(text, wanted))} if wanted else {}),
     }
 
 
@@ -96,7 +115,14 @@ async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: C901 its mo
         return
     content = json.loads(body)
     if len(asked) < 10_000:
-        asked.append({"path": scope["path"], "items": len(content.get("inputs", [0]))})
+        asked.append(
+            {
+                "path": scope["path"],
+                "items": len(content.get("inputs", [0])),
+                "details": content.get("details"),
+            }
+        )
+    wanted = None if how.get("older") else content.get("details")
     if number % how.get("every", 1) == 0:
         await asyncio.sleep(how.get("delay", 0))
         if how.get("hang"):
@@ -107,10 +133,14 @@ async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: C901 its mo
             await answer(send, how["status"], {"code": how["status"], "message": "as asked"})
             return
     if kind == "explanations":
-        await asyncio.sleep(how.get("thinking", {}).get(content["text"], 0))
-        await answer(send, 200, explain(content, version))
+        item = content["inputs"][0] if "inputs" in content else content
+        await asyncio.sleep(how.get("thinking", {}).get(item["text"], 0))
+        found = explain(item, version, wanted)
+        if "error" in found["prediction"] and "inputs" in content:
+            found = {"predictions": [found["prediction"]]}
+        await answer(send, 200, found)
         return
-    found = [predict(item, version) for item in content["inputs"]]
+    found = [predict(item, version, wanted) for item in content["inputs"]]
     if how.get("internal"):
         found = [{"error": {"code": "internal", "message": "failed"}} for _ in found]
     if how.get("short"):
@@ -120,9 +150,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: C901 its mo
     )
 
 
-def explain(content: Any, version: str) -> dict[str, Any]:
+def explain(content: Any, version: str, wanted: Any) -> dict[str, Any]:
     text = content["text"]
-    prediction = predict(content, version)
+    prediction = predict(content, version, wanted)
     words = [
         {
             "text": found.group(),

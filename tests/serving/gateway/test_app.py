@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import socket
 import threading
 import time
@@ -77,6 +78,19 @@ def test_health_and_metrics(gateway: "Running") -> None:
     assert 'fakenews_score_bucket{le="0.5",model_version="v1"}' in counts
 
 
+def test_metrics_say_whether_the_model_answers_though_nobody_asks_for_health(
+    start: Start, deploy: Callable[..., None]
+) -> None:
+    deploy(None)
+    gateway = start()
+    assert gateway.metric("fakenews_ready") == 0
+    deploy()
+    deadline = time.monotonic() + 10
+    while gateway.metric("fakenews_ready") != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_documentation(gateway: "Running") -> None:
     schema = gateway.client.get("/openapi.json").json()
     assert set(schema["paths"]) == {
@@ -86,7 +100,14 @@ def test_documentation(gateway: "Running") -> None:
     for path in schema["paths"].values():
         for operation in path.values():
             assert operation["summary"]
-    assert gateway.client.get("/docs").status_code == 200
+    # The page needs no other server.
+    page = gateway.client.get("/docs")
+    assert page.status_code == 200
+    linked = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(linked) >= 3
+    for path in linked:
+        assert path.startswith("/docs/files/")
+        assert gateway.client.get(path).status_code == 200
 
 
 # --- bad input ---------------------------------------------------------------------------
@@ -296,7 +317,8 @@ def test_who_goes_away_leaves_the_queue(start: Start, stand_in: "StandIn") -> No
         wait(lambda: f"{gone} 5.0" in other.get("/metrics").text)
         assert 'fakenews_queue_items{model_version="v1"} 0.0' in other.get("/metrics").text
     first.join()
-    assert len(stand_in.asked()) == 1
+    # Whoever reads the metrics asks whether the model answers, and wants no details.
+    assert sum(found["details"] is not None for found in stand_in.asked()) == 1
 
 
 def wait(condition: Callable[[], bool]) -> None:

@@ -369,13 +369,27 @@ def test_the_frame_is_only_text(title: str, example: str) -> None:
 
 def test_the_foot_says_what_is_stored() -> None:
     log = {"fsync": False, "wait": 1.0, "segment_bytes": 1, "segment_seconds": 1.0, "recent": 1}
-    none, digests, texts = (
-        Reader(frame.footer(Log(enabled=enabled, text=text, **log), keep=600)).text  # type: ignore[arg-type]
-        for enabled, text in [(False, True), (True, False), (True, True)]
-    )
+    log |= {"features": True, "keep_days": 90}
+
+    def foot(**values: Any) -> str:
+        return Reader(frame.footer(Log(**{**log, **values}), keep=600)).text
+
+    none = foot(enabled=False, text=True, embeddings=True)
+    digests = foot(enabled=True, text=False, embeddings=False)
+    embeddings = foot(enabled=True, text=False, embeddings=True)
+    texts = foot(enabled=True, text=True, embeddings=True)
     assert "Neither your text nor the answer is stored" in none
     assert "Your text is not stored" in digests
+    assert "guessed" not in digests
+    assert "Your text is not stored" in embeddings
+    assert "numbers from which its subject, and some of its words, might be guessed" in (
+        embeddings
+    )
     assert "Your text is stored" in texts
+    for said in (digests, embeddings, texts):
+        assert "That is removed after 90 days." in said
+    assert "removed" not in none
+    assert "removed" not in foot(enabled=True, text=False, embeddings=True, keep_days=None)
     for said in (none, digests, texts):
         assert "It judges style, not truth" in said
         assert "after 10 minutes" in said

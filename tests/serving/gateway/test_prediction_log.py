@@ -19,7 +19,14 @@ from fakenews.features.tabular import HEADLINE_FEATURES, headline_features
 from fakenews.serving.gateway import prediction_log
 from fakenews.serving.gateway.ids import made_at, new_id
 from fakenews.serving.gateway.prediction_log import PredictionLog, Record
-from fakenews.serving.gateway.segments import SCHEMA, find, left_over, open_segment, seal
+from fakenews.serving.gateway.segments import (
+    SCHEMA,
+    Sealed,
+    find,
+    left_over,
+    open_segment,
+    seal,
+)
 
 TEXTS = [
     "Minister opens 3 hospitals",
@@ -55,6 +62,7 @@ def make(folder: Path, **values: Any) -> PredictionLog:
         "segment_bytes": 10**6,
         "segment_seconds": 60,
         "failed": lambda count: None,
+        "tidy": lambda: None,
     }
     log = PredictionLog(folder=folder, **{**options, **values})
     log.start()
@@ -150,6 +158,43 @@ def test_requests_are_written_together(tmp_path: Path) -> None:
 
 
 # --- Parquet -----------------------------------------------------------------------------
+
+
+def test_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    given, other = record("old"), record("new")
+    log = make(tmp_path)
+    write(log, [given])
+    (left,) = (tmp_path / "open").glob("*.jsonl")
+    old = left.read_text()
+    log.close()
+    # As they were before: a line without what the model saw, and Parquet without it.
+    line = {n: v for n, v in json.loads(old).items() if n in SCHEMA.names[:16]}
+    left.write_text(json.dumps(line) + "\n")
+    assert seal(left, tmp_path) == Sealed(rows=1, damaged=0)
+    (row,) = rows(tmp_path)
+    assert [row[name] for name in SCHEMA.names[16:]] == [None] * 6
+    (path,) = tmp_path.glob("date=*/*.parquet")
+    pq.write_table(pq.read_table(path, partitioning=None).select(SCHEMA.names[:16]), path)
+    log = make(tmp_path)
+    write(log, [other])
+    for each in (given, other):
+        found = find(tmp_path, each.id)
+        assert found is not None
+        assert found.label == "fake"
+    log.close()
+
+
+def test_an_embedding_that_is_none_is_a_damaged_line(tmp_path: Path) -> None:
+    log = make(tmp_path)
+    write(log, [record()])
+    (path,) = (tmp_path / "open").glob("*.jsonl")
+    line = json.loads(path.read_text())
+    left = tmp_path / "open" / "left.jsonl"
+    left.write_text(
+        "".join(json.dumps(line | {"embedding": e}) + "\n" for e in (None, "AADA", "é", 3))
+    )
+    assert seal(left, tmp_path) == Sealed(rows=2, damaged=2)
+    log.close()
 
 
 def test_a_closed_log_is_parquet(tmp_path: Path) -> None:

@@ -3,16 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
+import fastapi_offline
 import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, StreamingResponse
+from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from fakenews import __version__
-from fakenews.serving.gateway.edge import TABLES, respond, respond_internal
+from fakenews.serving.gateway.edge import DOCS_FILES, TABLES, respond, respond_internal
 from fakenews.serving.gateway.health import Health
 from fakenews.serving.gateway.metrics import CONTENT_TYPE
 from fakenews.serving.gateway.problems import Problem
@@ -77,8 +81,9 @@ def build(
         version=__version__,
         description=_DESCRIPTION,
         lifespan=lifespan,
+        # Ours: FastAPI's takes its programs from a server of others.
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         # It would tell of requests what this program keeps to itself.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -90,6 +95,7 @@ def build(
     _add_tables(app, scorer)
     _add_feedback(app, gateway)
     _add_operations(app, gateway, health)
+    _add_docs(app)
     return wrap(app, scorer)
 
 
@@ -236,9 +242,25 @@ def _add_operations(app: FastAPI, gateway: Gateway, health: Health) -> None:
         | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     async def metrics() -> Response:
+        await health.state()  # so that readiness is as it is now
         share = gateway.router.routes.share
         gateway.metrics.canary_share.set(share)
         return Response(gateway.metrics.render(), media_type=CONTENT_TYPE)
+
+
+def _add_docs(app: FastAPI) -> None:
+    files = Path(fastapi_offline.__file__).with_name("static")
+    app.mount(DOCS_FILES, StaticFiles(directory=files))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title=app.title,
+            swagger_js_url=f"{DOCS_FILES}/swagger-ui-bundle.js",
+            swagger_css_url=f"{DOCS_FILES}/swagger-ui.css",
+            swagger_favicon_url=f"{DOCS_FILES}/favicon.png",
+        )
 
 
 def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -63,11 +63,20 @@ def footer(log: Log, *, keep: float) -> str:
         stored = "Neither your text nor the answer is stored."
     elif log.text:
         stored = "Your text is stored with its answer, to watch and improve the model."
+    elif log.embeddings:
+        stored = (
+            "Your text is not stored. Its answer is, with figures such as the length of the "
+            "text, a fingerprint by which the same text is recognised, and what the model made "
+            "of it: numbers from which its subject, and some of its words, might be guessed."
+        )
     else:
         stored = (
             "Your text is not stored. Its answer is, with figures such as the length of the "
             "text, and a fingerprint by which the same text is recognised."
         )
+    days = log.keep_days
+    if log.enabled and days is not None:
+        stored += f" That is removed after {days:,} day{'s' * (days != 1)}."
     minutes = max(round(keep / 60), 1)
     return (
         "<footer><p><strong>It judges style, not truth.</strong> The model has learnt how "

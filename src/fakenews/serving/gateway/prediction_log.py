@@ -1,4 +1,4 @@
-"""Every prediction, written down before it is answered.
+"""Every prediction, written down before it is answered; and what was refused or failed.
 
 One thread writes the lines of all requests that wait, together. What a process has written
 outlives it, however it ends; with `fsync` also the machine.
@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from fakenews.data.cleaning import Cleaning
+from fakenews.serving.details import decode_details
 from fakenews.serving.gateway.ids import new_id
 from fakenews.serving.gateway.requests import Answer, Item
 from fakenews.serving.gateway.segments import OPEN, left_over, open_segment, seal, write_all
@@ -28,29 +29,34 @@ from fakenews.serving.gateway.segments import OPEN, left_over, open_segment, sea
 log = logging.getLogger(__name__)
 
 _GROUP = 500  # requests written together at most
+_NOTES = 1000  # that wait at most, of those that nobody waits for
 _LOOK = 1.0  # seconds between looks at a segment's age
 _RETRY = 30.0  # seconds until what could not be sealed is tried again
+_TIDY = 3600.0  # seconds between looks for what is too old
+_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 _clean = Cleaning()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A prediction to be written down.
+    """A prediction to be written down, or why there is none.
 
     Attributes:
         id: Of the prediction.
         milliseconds: Since 1970, as in the id.
-        route: By which it was answered.
-        item: That was asked about.
-        answer: The prediction.
+        route: By which it was answered; None if it was refused before.
+        item: That was asked about; None if it was none.
+        answer: The prediction with its `details`, or an `error`.
+        seconds: From the item's arrival to its answer; None if it took other work, too.
         shadow_of: Id of the prediction that was answered, for a shadow's.
     """
 
     id: str
     milliseconds: int
-    route: str
-    item: Item
+    route: str | None
+    item: Item | None
     answer: Answer
+    seconds: float | None = None
     shadow_of: str | None = None
 
 
@@ -64,6 +70,7 @@ class PredictionLog:
         segment_bytes: Size at which a segment becomes Parquet.
         segment_seconds: Age at which it does.
         failed: Is told of records that could not be written, and of lines that were damaged.
+        tidy: Removes what is too old; called at the start and every hour.
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class PredictionLog:
         segment_bytes: int,
         segment_seconds: float,
         failed: Callable[[int], None],
+        tidy: Callable[[], None],
     ) -> None:
         self.folder = folder
         self.fault: str | None = None
@@ -84,6 +92,7 @@ class PredictionLog:
         self._segment_bytes = segment_bytes
         self._segment_seconds = segment_seconds
         self._failed = failed
+        self._tidy = tidy
         self._waiting: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._to_seal: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
         self._segment: _Segment | None = None
@@ -112,7 +121,10 @@ class PredictionLog:
         return await written
 
     def note(self, records: Sequence[Record]) -> None:
-        """Write records that nobody waits for."""
+        """Write records that nobody waits for; not those that a stuck disk would pile up."""
+        if self._waiting.qsize() >= _NOTES:
+            self._failed(len(records))
+            return
         self._waiting.put(_Entry(records, None, None))
 
     # --- the thread that writes -----------------------------------------------------------
@@ -137,7 +149,7 @@ class PredictionLog:
     def _write_group(self, entries: "list[_Entry]") -> None:
         try:
             lines = b"".join(
-                orjson.dumps(_line(record, text=self._text), option=orjson.OPT_APPEND_NEWLINE)
+                orjson.dumps(_line(record, text=self._text), option=_OPTIONS)
                 for entry in entries
                 for record in entry.records
             )
@@ -173,9 +185,13 @@ class PredictionLog:
 
     def _seal_all(self) -> None:
         again: list[Path] = []
+        tidied = -_TIDY
         while True:
+            if time.monotonic() - tidied >= _TIDY:
+                self._remove_old()
+                tidied = time.monotonic()
             try:
-                path = self._to_seal.get(timeout=_RETRY if again else None)
+                path = self._to_seal.get(timeout=_RETRY if again else _TIDY)
             except queue.Empty:
                 again = [path for path in again if not self._seal(path)]
                 continue
@@ -183,6 +199,12 @@ class PredictionLog:
                 return  # what is left is sealed at the next start
             if not self._seal(path):
                 again.append(path)
+
+    def _remove_old(self) -> None:
+        try:
+            self._tidy()
+        except Exception as error:  # noqa: BLE001 another time will do
+            log.warning("%s: what is too old cannot be removed: %r", self.folder, error)
 
     def _seal(self, path: Path) -> bool:
         try:
@@ -252,7 +274,6 @@ def _set(futures: "Sequence[asyncio.Future[bool]]", written: bool) -> None:
 
 def _line(record: Record, *, text: bool) -> dict[str, Any]:
     answer = record.answer
-    (cleaned,) = _clean([record.item["text"]]).texts
     when = datetime.fromtimestamp(record.milliseconds / 1000, UTC)
     return {
         "id": record.id,
@@ -261,14 +282,27 @@ def _line(record: Record, *, text: bool) -> dict[str, Any]:
         "model_version": answer.get("model_version"),
         "route": record.route,
         "shadow_of": record.shadow_of,
-        "label": answer["label"],
-        "probabilities": answer["probabilities"],
+        "label": answer.get("label"),
+        "probabilities": answer.get("probabilities", {}),
         "unsure": answer.get("unsure"),
         "truncated": answer.get("truncated"),
+        **_of_item(record.item, text=text),
+        **decode_details(answer.get("details")),
+        "latency_ms": None if record.seconds is None else round(record.seconds * 1000, 3),
+        "error": answer["error"]["code"] if "error" in answer else None,
+    }
+
+
+def _of_item(item: Item | None, *, text: bool) -> dict[str, Any]:
+    if item is None:
+        names = ("characters", "words", "has_num", "text_sha256", "text")
+        return {**dict.fromkeys(names), "columns": {}}
+    (cleaned,) = _clean([item["text"]]).texts
+    return {
         "characters": len(cleaned),
         "words": len(cleaned.split()),
         "has_num": any(map(str.isdecimal, cleaned)),
-        "columns": {name: v for name, v in record.item.items() if name != "text"},
+        "columns": {name: v for name, v in item.items() if name != "text"},
         "text_sha256": hashlib.sha256(cleaned.encode()).hexdigest(),
-        "text": record.item["text"] if text else None,
+        "text": item["text"] if text else None,
     }

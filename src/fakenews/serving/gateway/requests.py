@@ -19,7 +19,7 @@ Item = dict[str, Any]
 """A text to predict, as it is sent on: `text`, and the columns beside it."""
 
 Answer = dict[str, Any]
-"""What is said of an item: a prediction, or an `error`."""
+"""What is said of an item: a prediction, with `details` if asked for, or an `error`."""
 
 # Longest name of a column, and from where on the JSON of others has no integers.
 _NAME = 200
@@ -120,6 +120,11 @@ def _value_fault(value: Any, bounds: Bounds) -> str | None:
     if isinstance(value, int) and abs(value) >= _INTEGER:
         return "is too large a number"
     return None
+
+
+def public(answer: Answer) -> Answer:
+    """An answer as clients get it: without what the model saw."""
+    return {name: value for name, value in answer.items() if name != "details"}
 
 
 def _sound(value: Any) -> Any:

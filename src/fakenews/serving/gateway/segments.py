@@ -7,6 +7,7 @@ A segment is locked by the gateway that writes it, so that another does not take
 that was left over.
 """
 
+import base64
 import fcntl
 import os
 import re
@@ -44,11 +45,21 @@ SCHEMA = pa.schema(
         ("columns", pa.map_(pa.string(), pa.string())),
         ("text_sha256", pa.string()),
         ("text", pa.string()),
+        ("tokens", pa.int32()),
+        ("unknown_tokens", pa.int32()),
+        ("tabular", pa.list_(pa.float32())),
+        ("embedding", pa.binary()),
+        ("latency_ms", pa.float32()),
+        ("error", pa.string()),
     ]
 )
 """Of a date's files. `time` is when the id was made; `shadow_of` the id of the prediction
 that a person got for a text; `characters`, `words` and `has_num` are of the cleaned text, of
-which `text_sha256` is the digest; `text` is null unless `log.text` is on."""
+which `text_sha256` is the digest; `text` is null unless `log.text` is on. From `tokens` on,
+what files of earlier versions do not have: what the model saw (null unless `log.features` and
+`log.embeddings` are on, and the model reads such), `tabular` standardised, `embedding` little-
+endian float16, both as in the bundle's reference; `latency_ms` from the item's arrival to its
+answer; `error` why there is no `label`, null for a prediction."""
 
 _ROWS = 512  # converted at a time
 _BREATH = 0.002  # seconds between, in which requests are answered
@@ -166,6 +177,8 @@ def _typed(record: Any) -> dict[str, Any]:
     typed["time"] = datetime.fromisoformat(record["time"])
     typed["probabilities"] = list(record["probabilities"].items())
     typed["columns"] = [(name, str(value)) for name, value in record["columns"].items()]
+    if typed["embedding"] is not None:
+        typed["embedding"] = base64.b64decode(record["embedding"], validate=True)
     return typed
 
 
@@ -206,13 +219,17 @@ def find(folder: Path, identifier: str) -> Found | None:
             partitioning=None,
         )
         if table.num_rows:
-            row = table.to_pylist()[0]
-            return Found(row["model_version"], row["label"])
+            return _found(table.to_pylist()[0])
     start = re.compile(rb'\{"id":"%b"' % identifier.encode())
     for path in sorted((folder / OPEN).glob("*.jsonl")):
         with path.open("rb") as file:
             for line in file:
                 if start.match(line) and line.endswith(b"\n"):
-                    record = orjson.loads(line)
-                    return Found(record["model_version"], record["label"])
+                    return _found(orjson.loads(line))
     return None
+
+
+def _found(record: dict[str, Any]) -> Found | None:
+    # What was refused is no prediction.
+    label = record["label"]
+    return None if label is None else Found(record["model_version"], label)

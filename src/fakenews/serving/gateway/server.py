@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from fakenews.errors import ServingError
+from fakenews.serving.details import Detail
 from fakenews.serving.gateway.access import Access, read_keys
 from fakenews.serving.gateway.app import build
 from fakenews.serving.gateway.canary import Watch
@@ -21,9 +22,10 @@ from fakenews.serving.gateway.edge import Edge
 from fakenews.serving.gateway.health import Health
 from fakenews.serving.gateway.metrics import Metrics
 from fakenews.serving.gateway.prediction_log import PredictionLog
+from fakenews.serving.gateway.retention import remove_old
 from fakenews.serving.gateway.routing import Router
 from fakenews.serving.gateway.service import Gateway
-from fakenews.serving.gateway.settings import Settings
+from fakenews.serving.gateway.settings import Log, Settings
 from fakenews.serving.gateway.tables import TableScorer
 from fakenews.serving.gateway.upstream import KeySource, Upstream
 from fakenews.serving.state import abort_canary
@@ -148,6 +150,7 @@ def assemble(
             address=settings.upstream.address,
             keys=keys,
             pause=settings.upstream.pause,
+            details=_details(settings.log),
             observe=lambda kind: errors.labels(kind).inc(),
         ),
         log=PredictionLog(
@@ -157,11 +160,17 @@ def assemble(
             segment_bytes=settings.log.segment_bytes,
             segment_seconds=settings.log.segment_seconds,
             failed=metrics.not_logged.inc,
+            tidy=partial(remove_old, folder, days=settings.log.keep_days),
         )
         if settings.log.enabled
         else None,
         metrics=metrics,
     )
+
+
+def _details(log: Log) -> list[Detail]:
+    wanted: dict[Detail, bool] = {"features": log.features, "embeddings": log.embeddings}
+    return [name for name, on in wanted.items() if on and log.enabled]
 
 
 def _with_page(gateway: Gateway, app: FastAPI, scorer: TableScorer) -> FastAPI:

@@ -16,12 +16,15 @@ from fakenews.serving.gateway.ids import new_id
 from fakenews.serving.gateway.metrics import Metrics
 from fakenews.serving.gateway.prediction_log import PredictionLog, Record
 from fakenews.serving.gateway.problems import Problem, overloaded, too_late
-from fakenews.serving.gateway.requests import Answer, requested, sendable
+from fakenews.serving.gateway.requests import Answer, Item, public, requested, sendable
 from fakenews.serving.gateway.routing import Route, Router
 from fakenews.serving.gateway.settings import Settings
 from fakenews.serving.gateway.shadow import Shadow
 from fakenews.serving.gateway.upstream import Upstream
 from fakenews.serving.protocol import Fault
+
+Failure = tuple[Item | None, Route | None, str, float | None]
+"""An item without a prediction: it, by whom it was refused, why, and after how many seconds."""
 
 # Of feedback at once: what is older is looked up in files.
 _LOOKUPS = 4
@@ -108,23 +111,31 @@ class Gateway:
     ) -> list[Answer]:
         """As `predict`, of items that were read from a request."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.settings.deadline
+        arrived = loop.time()
+        deadline = arrived + self.settings.deadline
         sound, faults = sendable(items, self.settings.bounds)
-        for fault in faults.values():
-            self.metrics.item_errors.labels(fault.code).inc()
+        self._note_faults(list(faults.values()))
         answers = [faults[n].to_json() if n in faults else {} for n in range(len(items))]
         if not sound:
             return answers
         try:
             async with asyncio.timeout_at(deadline):
                 given = await self.versions.answers(list(sound.values()), deadline, route)
-        except TimeoutError:
-            raise too_late() from None
+        except (Problem, TimeoutError) as error:
+            problem = error if isinstance(error, Problem) else too_late()
+            seconds = loop.time() - arrived
+            failed = [(item, None, problem.code, seconds) for item in sound.values()]
+            self._note_failures(failed)
+            raise problem from None
         records: list[Record] = []
+        failures: list[Failure] = []
+        seconds = loop.time() - arrived
         milliseconds = time.time_ns() // 1_000_000
         for (place, item), (answer, taken) in zip(sound.items(), given, strict=True):
             if "error" in answer:
-                self.metrics.item_errors.labels(_code(answer)).inc()
+                code = _code(answer)
+                self.metrics.item_errors.labels(code).inc()
+                failures.append((item, taken, code, seconds))
                 answers[place] = answer
                 continue
             record = Record(
@@ -133,9 +144,11 @@ class Gateway:
                 route=taken,
                 item=item,
                 answer=answer,
+                seconds=seconds,
             )
             records.append(record)
-            answers[place] = {"id": record.id, **answer}
+            answers[place] = {"id": record.id, **public(answer)}
+        self._note_failures(failures)
         if not await self._note(records, deadline - loop.time()):
             for answer in answers:
                 if "id" in answer:
@@ -180,7 +193,7 @@ class Gateway:
         deadline = loop.time() + self.settings.deadline
         found_sound, faults = sendable([item], self.settings.bounds)
         for fault in faults.values():
-            self.metrics.item_errors.labels(fault.code).inc()
+            self._note_faults([fault])
             raise refused(fault.to_json())
         sound = found_sound[0]
         most = self.settings.upstream.explain_in_flight + self.settings.upstream.explain_queue
@@ -195,9 +208,11 @@ class Gateway:
         finally:
             self._explaining -= 1
         if "error" in found:
+            if not predicted:
+                self._note_failures([(sound, "champion", _code(found), None)])
             raise refused(found)
         if predicted:
-            return found
+            return {**found, "prediction": public(found["prediction"])}
         milliseconds = time.time_ns() // 1_000_000
         prediction = found["prediction"]
         record = Record(
@@ -208,8 +223,8 @@ class Gateway:
             answer=prediction,
         )
         logged = await self._note([record], deadline - loop.time())
-        shown = {"id": record.id, **prediction, **({} if logged else {"logged": False})}
-        return {**found, "prediction": shown}
+        shown = public(prediction) | ({} if logged else {"logged": False})
+        return {**found, "prediction": {"id": record.id, **shown}}
 
     async def feedback(
         self, identifier: str, verdict: Verdict, label: str | None = None
@@ -228,6 +243,37 @@ class Gateway:
         async with self._lookups:
             await asyncio.to_thread(self._feedback.store, identifier, verdict, label)
         self.metrics.feedback.labels(verdict).inc()
+
+    def _note_faults(self, faults: Sequence[Fault]) -> None:
+        """Count and log items that were refused as they came."""
+        for fault in faults:
+            self.metrics.item_errors.labels(fault.code).inc()
+        self._note_failures([(None, None, fault.code, None) for fault in faults])
+
+    def _note_failures(self, failures: Sequence[Failure]) -> None:
+        """Log items that have no prediction; nobody waits for it."""
+        if self.log is None or not failures:
+            return
+        routes = self.router.routes
+        versions = {"champion": routes.champion, "canary": routes.canary}
+        milliseconds = time.time_ns() // 1_000_000
+        self.log.note(
+            [
+                Record(
+                    id=new_id(milliseconds),
+                    milliseconds=milliseconds,
+                    route=route,
+                    item=item,
+                    answer={
+                        "model": routes.name,
+                        "model_version": versions.get(route or ""),
+                        "error": {"code": code},
+                    },
+                    seconds=seconds,
+                )
+                for item, route, code, seconds in failures
+            ]
+        )
 
     async def _note(self, records: Sequence[Record], seconds: float) -> bool:
         """Log and count predictions; returns whether they are logged, or need not be."""

@@ -98,6 +98,9 @@ class Log:
     Attributes:
         enabled: Whether predictions are logged.
         text: Whether their texts are.
+        features: Whether what the model counts of them is: tokens and tabular features.
+        embeddings: Whether what the model makes of them is.
+        keep_days: Days after which predictions and feedback are removed; None never.
         fsync: Whether a line must have reached the disk before its request is answered:
             without, one that the machine's failure loses was answered; that of the process
             never loses any.
@@ -109,6 +112,9 @@ class Log:
 
     enabled: bool
     text: bool
+    features: bool
+    embeddings: bool
+    keep_days: PositiveCount | None
     fsync: bool
     wait: Positive
     segment_bytes: PositiveCount

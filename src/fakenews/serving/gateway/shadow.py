@@ -55,8 +55,10 @@ class Shadow:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _copy(self, version: str, originals: Sequence[Record]) -> None:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
         try:
-            answers = await self._ask(version, [record.item for record in originals])
+            answers = await self._ask(version, [r.item for r in originals if r.item])
         except (Problem, TimeoutError):
             self._metrics.shadow.labels("failed").inc(len(originals))
             return
@@ -73,6 +75,7 @@ class Shadow:
                     route="shadow",
                     item=original.item,
                     answer=answer,
+                    seconds=loop.time() - start,
                     shadow_of=original.id,
                 )
             )

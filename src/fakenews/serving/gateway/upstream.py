@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import orjson
 
 from fakenews.errors import ServingError
+from fakenews.serving.details import Detail
 from fakenews.serving.gateway.connections import Connections, Response
 from fakenews.serving.gateway.problems import UpstreamProblem, error_body
 from fakenews.serving.gateway.requests import Answer, Item
@@ -45,6 +46,7 @@ class Upstream:
         address: Of the inference API.
         keys: Of TorchServe; None where it asks for none.
         pause: Seconds before what failed is sent again; doubles, up to 20 times as long.
+        details: Asked for beside predictions; a handler that knows of none gives none.
         observe: Is told the kind of each failure.
     """
 
@@ -54,10 +56,12 @@ class Upstream:
         address: str,
         keys: KeySource | None,
         pause: float,
+        details: Sequence[Detail],
         observe: Callable[[str], None],
     ) -> None:
         self._keys = keys
         self._pause = pause
+        self._details = {"details": details} if details else {}
         self._observe = observe
         self._refreshing: asyncio.Future[None] | None = None
         self._connections = Connections(address=address, idle=_CONNECTIONS)
@@ -83,7 +87,7 @@ class Upstream:
         Raises:
             UpstreamProblem: There was none before the deadline.
         """
-        body = orjson.dumps({"inputs": items})
+        body = orjson.dumps({"inputs": items, **self._details})
         found = await self._ask(f"/predictions/{name}/{version}", body, deadline)
         answers = found.get("predictions") if isinstance(found, dict) else None
         if not isinstance(answers, list) or len(answers) != len(items):
@@ -93,7 +97,11 @@ class Upstream:
 
     async def explain(self, name: str, version: str, item: Item, deadline: float) -> Answer:
         """Ask why; as `predict`, of one item."""
-        found = await self._ask(f"/explanations/{name}/{version}", orjson.dumps(item), deadline)
+        # Details are asked for beside a list: what stands beside a text is a column of it.
+        body = orjson.dumps({"inputs": [item], **self._details} if self._details else item)
+        found = await self._ask(f"/explanations/{name}/{version}", body, deadline)
+        if isinstance(found, dict) and isinstance(found.get("predictions"), list):
+            found = next(iter(found["predictions"]), None)  # the error of an item in a list
         explained = isinstance(found, dict) and (
             isinstance(found.get("error"), dict) or _sound(found.get("prediction"))
         )

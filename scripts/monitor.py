@@ -1,0 +1,28 @@
+"""Judge the predictions of a served model: drift, decay, errors, latency, volume."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import hydra
+
+from fakenews import cli
+from fakenews.config import TARGETS, check
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@hydra.main(config_path="../conf", config_name="monitor", execution_whitelist=TARGETS)
+def main(cfg: "DictConfig") -> None:
+    """Monitor what `cfg` describes; the exit status says what was found."""
+    # Imported here: `--help` and `--cfg` answer without it.
+    from hydra.utils import instantiate
+
+    from fakenews.monitoring.verdict import EXIT
+
+    check(cfg)
+    sys.exit(EXIT[instantiate(cfg, _convert_="all")])
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,144 @@
+"""True classes of predictions, which come late: by feedback, and by files of labels.
+
+`truth` has one row an id. A file of labels outranks feedback; of several of one id the latest
+counts, by `time` where there is one, else by its place.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import duckdb
+import pyarrow as pa
+
+from fakenews.errors import DataError
+from fakenews.monitoring.files import LogFiles
+
+_BATCH = 65_536
+_COLUMNS = ("id", "label", "time", "verdict", "predicted")
+
+# What a person says of a prediction. Wrong alone names the class only where there are two,
+# and who is unsure, or has become so, names none.
+_SAID = """
+CASE
+  WHEN verdict = 'unsure' THEN NULL
+  WHEN label <> '' THEN label
+  WHEN verdict = 'correct' THEN predicted
+  WHEN verdict = 'wrong' AND len($classes) = 2 AND list_contains($classes, predicted)
+    THEN $classes[3 - list_position($classes, predicted)]
+END"""
+
+
+class _Source(NamedTuple):
+    rank: int
+    needed: tuple[str, ...]
+    label: str  # an expression
+
+
+_FEEDBACK = _Source(0, ("id", "verdict", "predicted"), _SAID)
+_LABELS = _Source(1, ("id", "label"), "nullif(label, '')")
+
+
+def read_truth(
+    database: duckdb.DuckDBPyConnection,
+    *,
+    feedback: LogFiles | None,
+    labels: LogFiles | None,
+    classes: Sequence[str],
+) -> list[str]:
+    """Make `truth` (`id`, `label`).
+
+    Args:
+        database: Gets it.
+        feedback: Of a deployment, if there is any.
+        labels: Tables with `id` and `label`, if there are any.
+        classes: Of the model; other labels are left out.
+
+    Returns:
+        What is wrong, as sentences.
+
+    Raises:
+        DataError: A folder cannot be listed.
+    """
+    database.execute(
+        "CREATE TABLE said (source INTEGER, said_at TIMESTAMP, place BIGINT,"
+        " id VARCHAR, label VARCHAR)"
+    )
+    database.execute("CREATE SEQUENCE place")
+    notices = []
+    if feedback is not None:
+        notices += _read(database, feedback, _FEEDBACK, classes)
+    if labels is not None:
+        notices += _read(database, labels, _LABELS, classes)
+    database.execute(
+        "CREATE TABLE truth AS SELECT id, label FROM said"
+        " QUALIFY row_number() OVER"
+        "   (PARTITION BY id ORDER BY source DESC, said_at DESC NULLS LAST, place DESC) = 1"
+    )
+    wrong = database.execute(
+        "SELECT label, count(*) FROM truth WHERE NOT list_contains($classes, label)"
+        " GROUP BY label ORDER BY count(*) DESC, label",
+        {"classes": list(classes)},
+    ).fetchall()
+    if wrong:
+        names = ", ".join(str(name)[:60] for name, _ in wrong[:5])
+        notices.append(
+            f"{sum(count for _, count in wrong):,} true labels are left out, which are none of "
+            f"the model's classes: {names}"
+        )
+    database.execute(
+        "DELETE FROM truth WHERE label IS NULL OR NOT list_contains($classes, label)",
+        {"classes": list(classes)},
+    )
+    return notices
+
+
+def _read(
+    database: duckdb.DuckDBPyConnection,
+    files: LogFiles,
+    source: _Source,
+    classes: Sequence[str],
+) -> list[str]:
+    notices = []
+    for file in sorted(files.list(), key=lambda file: file.path):
+        try:
+            with files.parquet(file) as (reader, damaged):
+                names = reader.schema_arrow.names
+                missing = [name for name in source.needed if name not in names]
+                if missing:
+                    notices.append(
+                        f"{files.name(file)} has no column {' and none '.join(missing)}: it is "
+                        "left out"
+                    )
+                    continue
+                wanted = [name for name in _COLUMNS if name in names]
+                batches = reader.iter_batches(_BATCH, columns=wanted)
+                _insert(database, batches, source, classes)
+                if damaged:
+                    notices.append(
+                        f"{files.name(file)}: {damaged:,} damaged lines are left out"
+                    )
+        except DataError as error:
+            notices.append(f"{error}; it is left out")
+    return notices
+
+
+def _insert(
+    database: duckdb.DuckDBPyConnection,
+    batches: Iterable[pa.RecordBatch],
+    source: _Source,
+    classes: Sequence[str],
+) -> None:
+    for batch in batches:
+        columns = ", ".join(
+            f"CAST({name if name in batch.schema.names else 'NULL'} AS VARCHAR) AS {name}"
+            for name in _COLUMNS
+        )
+        database.register("batch", pa.Table.from_batches([batch]))
+        database.execute(
+            f"INSERT INTO said SELECT $source,"  # noqa: S608 expressions of ours
+            f" CAST(TRY_CAST(time AS TIMESTAMPTZ) AS TIMESTAMP), nextval('place'), id,"
+            f" {source.label}"
+            f" FROM (SELECT {columns} FROM batch) WHERE id <> '' AND $classes IS NOT NULL",
+            {"source": source.rank, "classes": list(classes)},
+        )
+        database.unregister("batch")

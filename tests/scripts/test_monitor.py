@@ -1,0 +1,92 @@
+"""`scripts/monitor.py` as people, cron and Airflow run it."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = ["policy.references=4", "policy.windows=20"]
+
+
+def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "monitor.py"), *overrides],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_lists_what_can_be_set(tmp_path: Path) -> None:
+    done = run(tmp_path, "--help")
+    assert done.returncode == 0
+    for word in ("bundle", "every", "alerts", "schedule", "Exit status: 0 ok"):
+        assert word in done.stdout
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["bundle=latest"], "bundle=latest: runs has no finished run: train one first"),
+        (["bundle=x", "policy.neded=1"], "did you mean"),
+        (["bundle=x", "policy.false_alarms=2", "sample=0"], "policy.false_alarms=2"),
+        (["bundle=x", "alerts=[email]"], "alerts.email.host is not set"),
+        (["bundle=x", "alerts=[pigeon]"], "pigeon"),
+        (["bundle=x", "schedule=often"], "schedule=often: write a number"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:
+    done = run(tmp_path, *overrides)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.slow
+def test_the_exit_status_is_the_verdict(tiny_bundle: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("time,label\n")
+    done = run(tmp_path, f"bundle={tiny_bundle}", f"log={log}", *QUICK)
+    assert done.returncode == 3, done.stderr
+    assert "there are no predictions" in (tmp_path / "monitoring" / "verdict.json").read_text()
+
+
+@pytest.mark.slow
+def test_a_schedule_serves_metrics_until_it_is_ended(tiny_bundle: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("time,label\n")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, str(ROOT / "scripts" / "monitor.py"), f"bundle={tiny_bundle}"),
+            *(f"log={log}", "schedule=1s", "metrics_port=0", *QUICK),
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        line = next(line for line in process.stdout if "metrics at " in line)
+        address = line.partition("metrics at ")[2].partition(";")[0]
+        deadline = time.monotonic() + 60
+        while "fakenews_monitor_state" not in (text := httpx.get(address).text):
+            assert time.monotonic() < deadline, text
+            time.sleep(0.2)
+        # A run that fails is told, and the next one is made.
+        log.unlink()
+        assert any("log.csv" in line and "error" in line for line in process.stdout)
+        log.write_text("time,label\n")
+        assert any("newest window" in line.lower() for line in process.stdout)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+    assert process.wait(30) == 143
