@@ -24,22 +24,20 @@ from monitoring_peers import PEERS, cells, compared, peer
 from monitoring_pools import Bundle
 from monitoring_streams import Stream, covid_stream, sample_stream
 from monitoring_tables import tables
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from fakenews.errors import FakeNewsError
 from fakenews.monitoring.checks import Policy
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables, and write them as JSON."""
     options = _options(arguments)
     console = Console(width=None if sys.stdout.isatty() else 150)
-    policy = Policy(
-        false_alarms=options.false_alarms,
-        floors=dict(options.floor),
-        references=options.threshold_references,
-        windows=options.threshold_windows,
-    )
+    policy = _policy(options.override)
     result: dict[str, Any] = {
         "setup": {k: v for k, v in vars(options).items() if isinstance(v, int | float | list)}
     }
@@ -127,11 +125,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     how.add_argument("--rows", type=int, default=20_000, help="generated ones: clean")
     how.add_argument("--part-rows", type=int, default=4_000, help="and of each drift")
     how.add_argument("--seed", type=int, default=0)
-    policy = parser.add_argument_group("policy, as of conf/monitor.yaml")
-    policy.add_argument("--false-alarms", type=float, default=0.01)
-    policy.add_argument("--floor", type=_floor, action="append", metavar="KEY=EFFECT")
-    policy.add_argument("--threshold-references", type=int, default=Policy.references)
-    policy.add_argument("--threshold-windows", type=int, default=Policy.windows)
     others = parser.add_argument_group("others, each in an environment: README.md")
     others.add_argument("--evidently-python")
     others.add_argument("--nannyml-python")
@@ -140,8 +133,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     others.add_argument("--peer-drifted", type=int, default=12, help="drifted ones of each")
     parser.add_argument("--json", type=Path, help="write the result to this file")
-    options = parser.parse_args(arguments)
-    options.floor = options.floor or []
+    parser.add_argument("override", nargs="*", help="of conf/monitor.yaml: policy.KEY=VALUE")
+    options = parser.parse_intermixed_args(arguments)
     if options.bundle_sample is None and options.bundle_covid is None:
         parser.error("give --bundle-sample or --bundle-covid")
     if options.bundle_covid is not None and options.covid is None:
@@ -153,9 +146,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _floor(text: str) -> tuple[str, float]:
-    key, _, value = text.rpartition("=")
-    return key, float(value)
+def _policy(overrides: Sequence[str]) -> Policy:
+    """That of `scripts/monitor.py`, or another."""
+    root = OmegaConf.load(ROOT / "conf" / "monitor.yaml")
+    changed = OmegaConf.merge(root, OmegaConf.from_dotlist(list(overrides)))
+    settings: Any = OmegaConf.to_container(changed.policy)
+    return Policy(**{key: value for key, value in settings.items() if key != "_target_"})
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

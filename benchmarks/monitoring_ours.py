@@ -67,19 +67,23 @@ def false_alarms(
     findings: Sequence[Findings],
 ) -> dict[str, Any]:
     """How often single clean windows differ."""
+    found = [exceeding(one, labelled=False) for one in findings]
     bare = [exceeding(one, labelled=False, floors=False) for one in findings]
-    hits = [bool(exceeding(one, labelled=False)) for one in findings]
+    known = [exceeding(one, labelled=True) for one in findings]
     return {
         "reference": split.name,
         "size": size,
-        **rate(sum(map(bool, bare)), len(findings)),
-        "with_floors": rate(sum(hits), len(findings)),
-        "measured": rate(
-            sum(bool(exceeding(one, labelled=True, floors=False)) for one in findings),
-            len(findings),
+        **rate(sum(map(bool, found)), len(findings)),
+        "without_floors": rate(sum(map(bool, bare)), len(findings)),
+        "measured": rate(sum(map(bool, known)), len(findings)),
+        "by_comparison": dict(Counter(key for keys in found for key in keys).most_common()),
+        "by_comparison_without_floors": dict(
+            Counter(key for keys in bare for key in keys).most_common()
         ),
-        "by_comparison": dict(Counter(key for keys in bare for key in keys).most_common()),
-        "hits": hits,
+        "by_comparison_measured": dict(
+            Counter(key for keys in known for key in keys).most_common()
+        ),
+        "hits": list(map(bool, found)),
     }
 
 

@@ -16,15 +16,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fakenews.bundle import BundleContent, find_bundle, read_bundle
+from fakenews.data.cleaning import Cleaning
 from fakenews.data.dataset import Dataset, load
 from fakenews.data.sample import fetch
+from fakenews.features.text import unknown_counts, unknown_id
 from fakenews.monitoring.rows import (
     Codes,
     Reference,
     Rows,
     tabular_columns,
     token_columns,
-    unknown_id,
 )
 from fakenews.predictor import Predictor
 
@@ -85,6 +86,11 @@ class Bundle:
         self._predictor: Predictor | None = None
 
     @property
+    def cleaning(self) -> Cleaning:
+        """What texts go through before the model sees them."""
+        return Cleaning(**self.content.features["cleaning"])
+
+    @property
     def predictor(self) -> Predictor:
         """The model; loaded when something is not predicted yet."""
         if self._predictor is None:
@@ -129,8 +135,7 @@ class Bundle:
         probabilities = calibration.apply(found["logits"])
         columns = tabular_columns(found["tabular"], features) if features else {}
         if self.content.tokenizer is not None:
-            known = unknown_id(self.content) is not None
-            columns |= token_columns(found["tokens"], found["unknown"] if known else None)
+            columns |= token_columns(found["tokens"], found["unknown"])
         return Pool(
             rows=Rows(
                 columns=columns,
@@ -168,8 +173,7 @@ class Bundle:
         predictor = self.predictor
         outputs = predictor.outputs(frame, progress=True)
         tokens = predictor.tokens(frame)
-        unknown, offsets = unknown_id(self.content), tokens.offsets
-        seen = np.concatenate([[0], np.cumsum(tokens.input_ids == unknown)])
+        unknown = None if predictor.tokenizer is None else unknown_id(predictor.tokenizer)
         return {
             "logits": outputs.logits,
             # As a bundle keeps its reference's.
@@ -178,5 +182,5 @@ class Bundle:
             if predictor.features is None
             else predictor.features.transform(frame),
             "tokens": tokens.lengths,
-            "unknown": seen[offsets[1:]] - seen[offsets[:-1]],
+            "unknown": unknown_counts(tokens, unknown),
         }

@@ -48,7 +48,6 @@ class Drift:
         share: Of the window that is replaced.
         labels: True classes of the pool's rows, where they are others than usual.
         flipped: Share of labels that are another class.
-        repeated: Share of rows that repeat another row of the window.
     """
 
     kind: str
@@ -57,7 +56,6 @@ class Drift:
     share: float = 0.0
     labels: Codes | None = None
     flipped: float = 0.0
-    repeated: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,11 +111,9 @@ class Stream:
 
     def _drifted(self, drift: Drift, size: int, rng: np.random.Generator) -> Window:
         others = 0 if drift.others is None else int(rng.binomial(size, drift.share))
-        repeats = int(rng.binomial(size - others, drift.repeated))
-        index = _draw(rng, self.base, size - others - repeats)
+        index = _draw(rng, self.base, size - others)
         if drift.others is not None:
             index = np.concatenate([index, _draw(rng, drift.others, others)])
-        index = np.concatenate([index, rng.choice(index, repeats)]) if repeats else index
         index = rng.permutation(index)
         labels = (self.pool.rows.labels if drift.labels is None else drift.labels)[index]
         turned = rng.random(size) < drift.flipped
@@ -159,7 +155,7 @@ def sample_stream(
     count = len(bundle.reference.rows)
 
     def made(wanted: int, number: int, drift: Generated | None = None) -> pd.DataFrame:
-        return next(
+        frame = next(
             generate(
                 wanted,
                 seed=1000 * (seed + 1) + number,
@@ -169,6 +165,8 @@ def sample_stream(
                 chunk_rows=wanted,
             )
         )
+        # As texts are cleaned before a model sees them.
+        return frame.assign(text=bundle.cleaning(frame["text"].tolist()).texts)
 
     frames = {
         "clean": made(rows, 0),
@@ -191,7 +189,6 @@ def sample_stream(
         ),
         *(_ruled(bundle, pool, made(rows, 0, Generated(rule=s)), s) for s in (0.1, 0.25, 0.5)),
         *(Drift(kind="labels flipped", strength=s, flipped=s) for s in (0.05, 0.1, 0.2)),
-        *(Drift(kind="repeats", strength=s, repeated=s) for s in (0.1, 0.3)),
     ]
     rng = np.random.default_rng((seed, 1))
     by_size = drawn(rng, parts["clean"], pool.rows.labels, sizes, windows)
@@ -267,7 +264,6 @@ def covid_stream(
             for share in (0.5, 1.0)
         ),
         *(Drift(kind="labels flipped", strength=s, flipped=s) for s in (0.02, 0.05, 0.1)),
-        *(Drift(kind="repeats", strength=s, repeated=s) for s in (0.1, 0.3)),
     ]
     rng = np.random.default_rng((seed, 1))
     unseen = np.concatenate([test, parts["val"]])
@@ -319,7 +315,7 @@ def drawn(
 
 
 def _tweets(bundle: Bundle, path: Path, seed: int) -> pd.DataFrame:
-    cleaning = bundle.predictor.cleaning
+    cleaning = bundle.cleaning
     table = read_table(
         path,
         text="tweet",

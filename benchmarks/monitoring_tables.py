@@ -25,7 +25,7 @@ def clean_table(name: str, result: Mapping[str, Any]) -> Table:
     _columns(
         table,
         ["reference"],
-        ["rows", "windows", "differ", "95% interval", "with floors", "with labels"],
+        ["rows", "windows", "differ", "95% interval", "floors off", "with labels"],
         ["alarm", "trend alarms"],
     )
     drawn: dict[int, list[Mapping[str, Any]]] = {}
@@ -60,7 +60,7 @@ def _clean_cells(one: Mapping[str, Any]) -> list[str]:
         f"{one['windows']}",
         _percent(one["rate"]),
         f"{_percent(low)} to {_percent(high)}",
-        _percent(one["with_floors"]["rate"]),
+        _percent(one["without_floors"]["rate"]),
         _percent(one["measured"]["rate"]),
     ]
 
@@ -76,7 +76,7 @@ def _pooled(some: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "size": some[0]["size"],
         **together(sum(one["count"] for one in some)),
-        "with_floors": together(sum(one["with_floors"]["count"] for one in some)),
+        "without_floors": together(sum(one["without_floors"]["count"] for one in some)),
         "measured": together(sum(one["measured"]["count"] for one in some)),
     }
 
@@ -84,13 +84,13 @@ def _pooled(some: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def culprit_table(name: str, result: Mapping[str, Any]) -> Table:
     """What differs in clean windows."""
     table = Table(
-        title=f"{name}: clean windows in which a comparison differs, of all of a size"
+        title=f"{name}: clean windows in which a comparison is beyond its threshold, floors off"
     )
     sizes = sorted({one["size"] for one in result["clean"]})
     _columns(table, ["comparison"], [f"{size} rows" for size in sizes])
     counts: dict[str, dict[int, int]] = {}
     for one in result["clean"]:
-        for key, count in one["by_comparison"].items():
+        for key, count in one["by_comparison_without_floors"].items():
             by_size = counts.setdefault(key, {})
             by_size[one["size"]] = by_size.get(one["size"], 0) + count
     for key, by_size in sorted(counts.items(), key=lambda item: -sum(item[1].values())):
