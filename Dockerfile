@@ -129,8 +129,10 @@ CMD ["python", "scripts/predict.py", "--help"]
 
 FROM runtime AS java-runtime
 USER 0:0
+# Java's package links manuals into a folder that slim images do not have.
 # hadolint ignore=DL3008
-RUN apt-get update \
+RUN mkdir -p /usr/share/man/man1 \
+    && apt-get update \
     && apt-get install --yes --no-install-recommends openjdk-17-jre-headless \
     && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log
 USER 10001:10001
@@ -140,8 +142,9 @@ USER 10001:10001
 FROM java-runtime AS serve
 COPY --from=serve-packages /opt/venv /opt/venv
 COPY --from=source /app /app
+# Of its ports this alone asks for no key.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=6 \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/ping', timeout=4)"]
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8082/metrics', timeout=4)"]
 CMD ["python", "scripts/serve.py", "serve=container", "start=[torchserve]"]
 
 

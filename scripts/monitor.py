@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import hydra
 
 from fakenews import cli
-from fakenews.config import TARGETS, check
+from fakenews.config import TARGETS, check, without_paths
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -20,8 +20,9 @@ def main(cfg: "DictConfig") -> None:
 
     from fakenews.monitoring.verdict import EXIT
 
-    check(cfg)
-    sys.exit(EXIT[instantiate(cfg, _convert_="all")])
+    call = without_paths(cfg)
+    check(call)
+    sys.exit(EXIT[instantiate(call, _convert_="all")])
 
 
 if __name__ == "__main__":

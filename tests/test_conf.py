@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fakenews.config import TARGETS, check, register_resolvers
+from fakenews.config import TARGETS, check, register_resolvers, without_paths
 from fakenews.errors import ConfigError
 from fakenews.monitoring.checks import Policy
 from fakenews.monitoring.job import monitor
@@ -57,8 +57,7 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     def make(*overrides: str, root: str = "train") -> DictConfig:
         cfg = compose(
             root,
-            # Commands without the group `paths` write where they are.
-            overrides=[*overrides, *([] if root == "monitor" else [f"paths.runs={tmp_path}"])],
+            overrides=[*overrides, f"paths.runs={tmp_path}"],
             return_hydra_config=True,
         )
         with open_dict(cfg):
@@ -168,16 +167,19 @@ def test_a_channel_says_what_it_needs(name: str, composed: Callable[..., DictCon
 
 
 def test_what_is_monitored(composed: Callable[..., DictConfig]) -> None:
-    cfg = composed("bundle=latest", root="monitor")
+    cfg = without_paths(composed("bundle=latest", root="monitor"))
     check(cfg)
     assert "${" not in OmegaConf.to_yaml(cfg, resolve=True)
+    assert "paths" not in cfg
+    assert Path(cfg.out).name == "monitoring"
     # What is written here for all to see are the defaults of the code, but for the floors.
     policy = instantiate(cfg.policy, _execution_whitelist_=TARGETS, _convert_="all")
     assert replace(policy, floors={}, skip=()) == Policy()
     assert instantiate(cfg.limits, _execution_whitelist_=TARGETS) == Limits()
     parameters = inspect.signature(monitor).parameters
     for key, parameter in parameters.items():
-        if parameter.default not in (parameter.empty, None):
+        # Below paths.root there, and here, where it is called.
+        if parameter.default not in (parameter.empty, None) and key not in ("runs", "out"):
             assert cfg[key] == parameter.default, key
 
 

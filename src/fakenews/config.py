@@ -4,6 +4,7 @@ The schema of a config node is the signature of its `_target_`: names, types and
 stand there once. Importing this module is cheap, so that `--help` is fast.
 """
 
+import copy
 import difflib
 import inspect
 import math
@@ -221,6 +222,17 @@ def check(
         faults += rules(cfg)
     if faults:
         raise ConfigError(faults)
+
+
+def without_paths(cfg: DictConfig) -> DictConfig:
+    """A configuration that is one call, without `paths`, to which its options refer."""
+    found = copy.deepcopy(cfg)
+    with read_write(found), open_dict(found):
+        for key in map(str, cfg):
+            if OmegaConf.is_interpolation(cfg, key):
+                found[key] = cfg[key]
+        del found["paths"]
+    return found
 
 
 def closest(word: str, words: Iterable[str]) -> str | None:

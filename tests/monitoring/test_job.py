@@ -188,14 +188,6 @@ def test_a_log_without_rows_is_not_ok(bundle: Path, tmp_path: Path) -> None:
     assert (out / "report.html").is_file()
 
 
-@pytest.mark.filterwarnings("ignore")  # of Evidently about itself
-def test_evidentlys_report_is_written_beside_ours(
-    bundle: Path, clean: tuple[Path, Any], tmp_path: Path
-) -> None:
-    assert run(bundle, clean[0], tmp_path, evidently=True) is State.OK
-    assert "tabular.word_count" in (tmp_path / "evidently.html").read_text()
-
-
 @pytest.mark.filterwarnings("ignore:The ..noload.. loader")
 def test_a_run_is_logged(bundle: Path, clean: tuple[Path, Any], tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"

@@ -20,8 +20,8 @@ def judge(reference: Reference) -> Judge:
         floors={"drift": 0.02, "decay": 0.02},
         min_rows=50,
         min_labels=50,
-        references=20,
-        windows=60,
+        references=30,
+        windows=100,
     )
     return Judge(reference, policy=policy)
 

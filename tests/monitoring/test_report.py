@@ -137,6 +137,7 @@ def test_what_is_found_is_named(page: str, account: Account):
     assert "Texts (classifier)</b>: changed in 2 of the last 3 windows" in page
     assert "3 times are in the future: left out." in page
     assert "<bdi>election</bdi>" in page
+    assert "Features are as the model reads them" in page
     assert "at most 1% of windows have any check that differs" in " ".join(page.split())
     assert "0.05 for <code>drift</code>" in page
 

@@ -1,5 +1,6 @@
 """`scripts/monitor.py` as people, cron and Airflow run it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "monitor.py"), *overrides],
         cwd=folder,
+        env=os.environ | {"FAKENEWS_ROOT": str(folder)},
         capture_output=True,
         text=True,
         check=False,
@@ -34,7 +36,7 @@ def test_help_lists_what_can_be_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["bundle=latest"], "bundle=latest: runs has no finished run: train one first"),
+        (["bundle=latest"], "has no finished run: train one first"),
         (["bundle=x", "policy.neded=1"], "did you mean"),
         (["bundle=x", "policy.false_alarms=2", "sample=0"], "policy.false_alarms=2"),
         (["bundle=x", "alerts=[email]"], "alerts.email.host is not set"),
@@ -63,30 +65,27 @@ def test_the_exit_status_is_the_verdict(tiny_bundle: Path, tmp_path: Path) -> No
 def test_a_schedule_serves_metrics_until_it_is_ended(tiny_bundle: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
     log.write_text("time,label\n")
-    process = subprocess.Popen(
-        [
-            *(sys.executable, str(ROOT / "scripts" / "monitor.py"), f"bundle={tiny_bundle}"),
-            *(f"log={log}", "schedule=1s", "metrics_port=0", *QUICK),
-        ],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        line = next(line for line in process.stdout if "metrics at " in line)
-        address = line.partition("metrics at ")[2].partition(";")[0]
-        deadline = time.monotonic() + 60
-        while "fakenews_monitor_state" not in (text := httpx.get(address).text):
-            assert time.monotonic() < deadline, text
-            time.sleep(0.2)
-        # A run that fails is told, and the next one is made.
-        log.unlink()
-        assert any("log.csv" in line and "error" in line for line in process.stdout)
-        log.write_text("time,label\n")
-        assert any("newest window" in line.lower() for line in process.stdout)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.stdout.read()
-    assert process.wait(30) == 143
+    command = [
+        *(sys.executable, str(ROOT / "scripts" / "monitor.py"), f"bundle={tiny_bundle}"),
+        *(f"log={log}", "schedule=1s", "metrics_port=0", *QUICK),
+    ]
+    environment = os.environ | {"FAKENEWS_ROOT": str(tmp_path)}
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, **output) as process:
+        assert process.stdout is not None
+        try:
+            line = next(line for line in process.stdout if "metrics at " in line)
+            address = line.partition("metrics at ")[2].partition(";")[0]
+            deadline = time.monotonic() + 60
+            while "fakenews_monitor_state" not in (text := httpx.get(address).text):
+                assert time.monotonic() < deadline, text
+                time.sleep(0.2)
+            # A run that fails is told, and the next one is made.
+            log.unlink()
+            assert any("log.csv" in line and "error" in line for line in process.stdout)
+            log.write_text("time,label\n")
+            assert any("newest window" in line.lower() for line in process.stdout)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            rest = process.stdout.read()
+        assert process.wait(30) == 143, rest

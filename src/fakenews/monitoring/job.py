@@ -15,12 +15,11 @@ from tqdm.auto import tqdm
 from fakenews.bounds import Count, Positive, PositiveCount
 from fakenews.bundle import BundleContent, read_bundle
 from fakenews.data.validation import RowSchema
-from fakenews.errors import ConfigError, FakeNewsError, MonitoringError
+from fakenews.errors import ConfigError, FakeNewsError, Interrupted, MonitoringError
 from fakenews.monitoring.account import Account
 from fakenews.monitoring.alerts import Channel, Notifier
 from fakenews.monitoring.assemble import assembled
 from fakenews.monitoring.checks import Policy
-from fakenews.monitoring.evidently_report import write_evidently
 from fakenews.monitoring.explain import examples, movers, words
 from fakenews.monitoring.judge import Judge, Judgement
 from fakenews.monitoring.log import open_log
@@ -62,7 +61,6 @@ def monitor(
     repeat_hours: Positive = 24,
     unknown_after: PositiveCount = 2,
     report: str | None = None,
-    evidently: bool = False,
     tracking_uri: str | None = None,
     experiment: str = "monitoring",
     schedule: str | None = None,
@@ -91,7 +89,6 @@ def monitor(
         repeat_hours: See `Notifier`.
         unknown_after: See `Notifier`.
         report: Address of the report that people are told; None: its path.
-        evidently: Whether Evidently's report is written beside ours, as `evidently.html`.
         tracking_uri: MLflow's store; None: no run is logged.
         experiment: Of MLflow.
         schedule: Time between runs, as `15m`; None: one run. Metrics are served meanwhile.
@@ -137,7 +134,6 @@ def monitor(
             unknown_after=unknown_after,
         ),
         name=name,
-        evidently=evidently,
         store=None if tracking_uri is None else (tracking_uri, experiment),
     )
     shown = report or str(folder / "report.html")
@@ -149,6 +145,8 @@ def monitor(
             began = time.monotonic()
             try:
                 outlet.run(judging, shown)
+            except Interrupted:
+                raise
             except FakeNewsError as error:
                 _logger().error("error: %s", error)
             time.sleep(max(0.0, pause - (time.monotonic() - began)))
@@ -167,7 +165,6 @@ class _Outlet:
         metrics: Of the latest verdict.
         notifier: Tells people.
         name: Of the served model.
-        evidently: Whether Evidently's report is written, too.
         store: MLflow's, and the experiment; None for no run.
     """
 
@@ -175,13 +172,14 @@ class _Outlet:
     metrics: Metrics
     notifier: Notifier
     name: str
-    evidently: bool
     store: tuple[str, str] | None
 
     def run(self, judging: "_Judging", shown: str) -> State:
         """Judge, and say so everywhere; or say everywhere that it failed."""
         try:
             account = judging.account(shown=shown)
+        except Interrupted:
+            raise
         except FakeNewsError as error:
             now = datetime.now(UTC)
             self.metrics.failed(now)
@@ -199,13 +197,6 @@ class _Outlet:
         self.metrics.write(self.folder)
         Console().print(table(account))
         faults = self.notifier.notify(verdict)
-        if self.evidently and account.rows is not None and len(account.rows):
-            write_evidently(
-                account.rows,
-                account.reference.rows,
-                self.folder,
-                classes=account.reference.classes,
-            )
         if self.store is not None:
             uri, experiment = self.store
             track(verdict, self.folder, tracking_uri=uri, experiment=experiment)

@@ -14,6 +14,7 @@ from fakenews.monitoring.verdict import Span, State, Verdict
 from fakenews.monitoring.wording import STATES, answer, capital, sentence, title
 
 _SAID = 8  # checks that are answered in sentences
+_EXAMPLES = 5
 _TEXT = 400  # characters
 _BAR = 3.0  # longest, in rem: that of one standard deviation and more
 _HEADINGS = {
@@ -132,6 +133,8 @@ def moves(account: Account, images: Sequence[tuple[str, str]]) -> dict[str, Any]
     notes = []
     if not movers and account.movers:
         notes.append(f"No mean has moved by {MOVED} standard deviations.")
+    if any(mover.key.startswith("tabular.") for mover in movers):
+        notes.append("Features are as the model reads them, most of them standardised.")
     if account.examples and not any(example.text for example in account.examples):
         notes.append("The log has no texts, so none are shown.")
     return {
@@ -149,7 +152,7 @@ def moves(account: Account, images: Sequence[tuple[str, str]]) -> dict[str, Any]
             for mover in movers
         ],
         "words": [(heading, [_word(word) for word in some]) for heading, some in words if some],
-        "examples": [_example(example) for example in account.examples if example.text],
+        "examples": [_example(found) for found in account.examples if found.text][:_EXAMPLES],
         "notes": notes,
     }
 

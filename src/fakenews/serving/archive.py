@@ -64,7 +64,7 @@ class ModelConfig:
     """
 
     workers: PositiveCount = 1
-    batch_requests: PositiveCount = 16
+    batch_requests: PositiveCount = 32
     batch_delay: PositiveCount = 1
     response_timeout: PositiveCount = 30
     startup_timeout: PositiveCount = 300
