@@ -8,6 +8,7 @@ Shapes: N reference rows, B weightings.
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from typing import NamedTuple, Protocol
+from zlib import crc32
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from fakenews.monitoring.statistics import (
 
 _TWO = 2  # values of a number that is a category
 _USUAL = 10  # rows of each
+# Of what no reference row has, a share of so many rows is as unlikely as 1 in 100 to be missed.
+_UNSEEN = 5
 
 
 class Measure(NamedTuple):
@@ -60,6 +63,9 @@ class Comparison(Protocol):
 class Numbers:
     """Of a number: the test of Kolmogorov and Smirnov, and the stability index.
 
+    In resamples some rows are beyond all others: a reference in which something is rare, or
+    never, may have missed more of it, and of windows drawn from it not one would have more.
+
     Args:
         key: Of the column of `Rows.scored`.
         reference: Its values.
@@ -72,7 +78,7 @@ class Numbers:
         self.title = f"distribution of {key}"
         self._column = key
         self._reference = reference
-        self._ordered = Ordered(reference)
+        self._ordered = Ordered(_with_unseen(key, reference))
         self._bins = Binned(reference)
 
     def resampled(self, window: Reals, reference: Reals, *, rows: int) -> Floats:
@@ -95,6 +101,14 @@ class Numbers:
             reference_rows=own,
         )
         return Measure(float(points.distance(difference[None])[0]), index)
+
+
+def _with_unseen(key: str, values: Floats) -> Floats:
+    # Other rows in each column, as they are rare independently.
+    rng = np.random.default_rng(crc32(key.encode()))
+    moved = values.copy()
+    moved[rng.permutation(len(values))[:_UNSEEN]] = values.max() + 1
+    return moved
 
 
 class Categories:
