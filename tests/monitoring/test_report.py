@@ -115,7 +115,7 @@ def test_texts_are_shown_as_they_are(page: str, account: Account):
 
 def test_the_top_says_what_is_the_matter(page: str):
     top = Parsed(page.partition("<h2>")[0].partition("<body>")[2]).text
-    assert "Alarm\nTexts and features have changed.\n" in top
+    assert "Alarm\nTexts have changed.\n" in top
     assert "2026-11-25 12:00 to 2026-11-26 12:00 UTC, 200 predictions" in top
     assert "Model fakenews, version 1a2b." in top
 
