@@ -12,7 +12,7 @@ from zlib import crc32
 
 import numpy as np
 
-from fakenews.monitoring.performance import METRICS, Performance, estimated
+from fakenews.monitoring.performance import METRICS, estimated, measured
 from fakenews.monitoring.rows import Floats, Reference, Rows
 from fakenews.monitoring.statistics import (
     Binned,
@@ -232,7 +232,8 @@ class Drop:
         self.key = f"decay.{kind}.{metric}"
         self.title = f"{kind} {metric.replace('_', ' ')}"
         self._metric, self._known, self._positive = metric, known, positive
-        self._performance = _performance(reference, known=known, positive=positive)
+        self._of = measured if known else estimated
+        self._performance = self._of(reference, positive=positive)
         whole = np.full((1, len(reference)), 1 / len(reference))
         self.usual = float(self._performance.metrics(whole)[metric][0])
 
@@ -248,16 +249,9 @@ class Drop:
             rows = rows.take(rows.labels >= 0)
         if not len(rows):
             return None
-        found = _performance(rows, known=self._known, positive=self._positive)
+        found = self._of(rows, positive=self._positive)
         value = float(found.metrics(np.ones((1, len(rows))))[self._metric][0])
         return None if np.isnan(value) else Measure(self.usual - value, self.usual - value)
-
-
-def _performance(rows: Rows, *, known: bool, positive: int | None) -> Performance:
-    if not known:
-        return estimated(rows, positive=positive)
-    truth = np.eye(rows.probabilities.shape[1])[rows.labels]
-    return Performance(rows.probabilities, truth, rows.decided, positive=positive)
 
 
 def comparisons(reference: Reference, *, skip: Sequence[str] = ()) -> list[Comparison]:

@@ -34,7 +34,7 @@ from fakenews.monitoring.windows import WindowData
 from fakenews.predictor import Predictor
 from fakenews.tracking.folder import latest_finished
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _P95 = 0.95
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -140,7 +140,7 @@ def monitor(
     if pause is None:
         return outlet.run(judging, shown)
     with outlet.metrics.serve(metrics_host, metrics_port) as address:
-        _logger().info("metrics at %s; a run every %s", address, schedule)
+        _log.info("metrics at %s; a run every %s", address, schedule)
         while True:
             began = time.monotonic()
             try:
@@ -148,12 +148,8 @@ def monitor(
             except Interrupted:
                 raise
             except FakeNewsError as error:
-                _logger().error("error: %s", error)
+                _log.error("error: %s", error)
             time.sleep(max(0.0, pause - (time.monotonic() - began)))
-
-
-def _logger() -> logging.Logger:
-    return logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +180,7 @@ class _Outlet:
             now = datetime.now(UTC)
             self.metrics.failed(now)
             for fault in self.notifier.notify(_no_verdict(self.name, now, str(error))):
-                _logger().error("error: %s", fault)
+                _log.error("error: %s", fault)
             self.metrics.write(self.folder)
             raise
         self._publish(account)

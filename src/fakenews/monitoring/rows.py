@@ -9,16 +9,16 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from fakenews.bundle import BundleContent
 from fakenews.errors import BundleError
 from fakenews.evaluation.calibration import Calibration
 from fakenews.features.pipeline import FeaturePipeline
+from fakenews.features.text import Tokens, unknown_counts, unknown_id
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
-
-_UNKNOWN = ("[UNK]", "<unk>")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,11 +122,7 @@ class Reference:
             columns |= tabular_columns(reference["tabular"], features)
         input_ids, offsets = reference.get("input_ids"), reference.get("offsets")
         if input_ids is not None and offsets is not None:
-            unknown = unknown_id(content)
-            columns |= token_columns(
-                np.diff(offsets),
-                None if unknown is None else _count(input_ids, offsets, unknown),
-            )
+            columns |= token_columns(np.diff(offsets), _unknown(content, input_ids, offsets))
         labels = reference["labels"].astype(np.int64)
         if len(labels) == 0:
             raise ValueError("there are none")
@@ -165,19 +161,15 @@ def token_columns(tokens: NDArray[Any], unknown: NDArray[Any] | None) -> dict[st
     return columns
 
 
-def unknown_id(content: BundleContent) -> int | None:
-    """The id of a token that the vocabulary lacks; None when every text has tokens in it."""
+def _unknown(
+    content: BundleContent, input_ids: NDArray[np.int32], offsets: NDArray[np.int64]
+) -> NDArray[np.int64] | None:
+    """Unknown tokens of each text [N]; None when the tokenizer knows everything."""
     if content.tokenizer is None:
         return None
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_str(content.tokenizer)
-    found = [tokenizer.token_to_id(name) for name in _UNKNOWN]
-    return next((number for number in found if number is not None), None)
-
-
-def _count(
-    input_ids: NDArray[np.int32], offsets: NDArray[np.int64], token: int
-) -> NDArray[np.int64]:
-    before = np.concatenate([[0], np.cumsum(input_ids == token)])
-    return np.asarray(before[offsets[1:]] - before[offsets[:-1]], dtype=np.int64)
+    unknown = unknown_id(Tokenizer.from_str(content.tokenizer))
+    if unknown is None:
+        return None
+    whole = np.zeros(len(offsets) - 1, dtype=np.bool_)
+    tokens = Tokens(input_ids=input_ids, offsets=offsets, truncated=whole)
+    return unknown_counts(tokens, unknown)

@@ -130,6 +130,7 @@ class Kernel:
         self.width = float(np.median(positive)) if len(positive) else 1.0
         """Of the kernel: of squared distances."""
         self._gram = self._similarity(reference, reference)
+        self._whole = float(self._gram.sum(dtype=np.float64))
         rows = len(reference)
         similar = (self._gram.sum() - rows) / max(rows * (rows - 1), 1)
         self._spread = max(1 - float(similar), 1e-9)
@@ -163,8 +164,7 @@ class Kernel:
             some = window[start : start + _DIRECT]
             own += float(self._similarity(some, window).sum(dtype=np.float64))
             cross += float(self._similarity(some, self._reference).sum(dtype=np.float64))
-        whole = float(self._gram.sum(dtype=np.float64))
-        value = own / rows**2 - 2 * cross / (rows * count) + whole / count**2
+        value = own / rows**2 - 2 * cross / (rows * count) + self._whole / count**2
         unbiased = value - self._spread * (1 / rows + 1 / count)
         return value, float(np.sqrt(max(0.0, unbiased) / self._spread))
 
