@@ -314,6 +314,28 @@ def test_signal_gives_its_exit_status(number: int, status: int, message: str) ->
     assert done.stderr == f"{message}\n"
 
 
+def test_a_signal_is_heard_when_it_comes_while_a_line_is_logged() -> None:
+    done = _after(
+        "import logging, os, signal, time\n"
+        "class Slow(logging.Handler):\n"
+        "    def emit(self, record):\n"
+        "        try:\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "            time.sleep(0.2)\n"
+        "            print('logged', flush=True)\n"
+        "        except Exception:\n"
+        "            self.handleError(record)\n"
+        "def command():\n"
+        "    logging.getLogger().addHandler(Slow())\n"
+        "    logging.getLogger().error('line')\n"
+        "    time.sleep(60)\n"
+        "cli.run(command)"
+    )
+    assert done.returncode == 143
+    assert done.stdout == "logged\n"
+    assert done.stderr == "terminated\n"
+
+
 def test_a_bug_keeps_its_traceback() -> None:
     done = _after("def command():\n    [][0]\ncli.run(command)")
     assert done.returncode == 1

@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -61,6 +62,9 @@ _MENDABLE = {
     errno.EIO: "check the disk, or choose another",
     errno.ENOENT: "choose another folder",
 }
+
+# Seconds, within which a line of a log is written.
+_SOON = 0.05
 
 # Of `trainer.max_time`, which a restart would only begin to count again.
 _OUT_OF_TIME = 75
@@ -194,7 +198,12 @@ def _discard(config: DictConfig) -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    del frame
+    stack = (found for found, _ in traceback.walk_stack(frame))
+    if any(found.f_globals.get("__name__") == "logging" for found in stack):
+        # A log's handler prints what is raised within it, and goes on: ask again.
+        main = threading.main_thread().ident or 0
+        threading.Timer(_SOON, signal.pthread_kill, (main, number)).start()
+        return
     raise Interrupted("terminated", status=128 + number)
 
 

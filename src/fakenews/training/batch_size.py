@@ -149,6 +149,7 @@ def _trials(
         # Somewhat larger: memory becomes fragmented, and others take some.
         rows = size + math.ceil(size / 8) if size > 1 else 1
         enough = not guarded or expected(rows) <= limit
+        older = torch.zeros((), requires_grad=True) * 1
         try:
             if enough:
                 step(rows)
@@ -156,6 +157,10 @@ def _trials(
             if not _out_of_memory(error):
                 raise
             enough = False
+            # What a failed backward pass leaves in this thread's queue keeps all that the
+            # forward pass saved. The queue serves the newest operation first: it is emptied
+            # by waiting for one from before.
+            older.backward()
         told = torch.tensor(int(enough), device=fabric.device)
         enough = bool(fabric.all_reduce(told, reduce_op="min"))
         _say(f"a batch of {size} {'fits' if enough else 'does not fit'}")
