@@ -25,6 +25,7 @@ ORDER = [
     ("tuning",),
     ("training",),
     ("cluster",),
+    ("retraining",),
 ]
 LEVEL = {stage: level for level, stages in enumerate(ORDER) for stage in stages}
 
@@ -36,7 +37,15 @@ APART = {
 }
 
 # Stages that are whole commands: they check their configuration.
-JOBS = ("preparation", "serving", "monitoring", "tuning", "training", "cluster")
+JOBS = (
+    "preparation",
+    "serving",
+    "monitoring",
+    "tuning",
+    "training",
+    "cluster",
+    "retraining",
+)
 
 # What a server has that only predicts.
 PREDICTS = [

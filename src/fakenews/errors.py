@@ -12,7 +12,8 @@
     ├── TrackingError    the MLflow store is locked, unreachable or refuses us
     ├── BundleError      a bundle is incomplete, changed or of another format
     ├── ServingError     a server cannot be started or reached, or a deployment not be made
-    └── MonitoringError  predictions cannot be judged, or what was found not be told
+    ├── MonitoringError  predictions cannot be judged, or what was found not be told
+    └── RetrainingError  a model cannot be replaced, or not be compared with another
 
 The command line prints such an error as one line (what, where, what to do) and exits
 with status 1; anything else is a bug and keeps its traceback.
@@ -92,3 +93,7 @@ class ServingError(FakeNewsError):
 
 class MonitoringError(FakeNewsError):
     """Predictions cannot be judged, or what was found cannot be told."""
+
+
+class RetrainingError(FakeNewsError):
+    """A model cannot be replaced, or cannot be compared with another."""

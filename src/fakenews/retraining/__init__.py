@@ -1,0 +1,1 @@
+"""A served model is replaced: when, with which data, and only by one that is no worse."""
