@@ -160,7 +160,7 @@ def _trials(
             # What a failed backward pass leaves in this thread's queue keeps all that the
             # forward pass saved. The queue serves the newest operation first: it is emptied
             # by waiting for one from before.
-            older.backward()
+            torch.autograd.backward(older)
         told = torch.tensor(int(enough), device=fabric.device)
         enough = bool(fabric.all_reduce(told, reduce_op="min"))
         _say(f"a batch of {size} {'fits' if enough else 'does not fit'}")
