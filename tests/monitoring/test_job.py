@@ -19,7 +19,7 @@ from fakenews.bundle import read_bundle, write_bundle
 from fakenews.data.sample import Drift, generate
 from fakenews.errors import BundleError, ConfigError, MonitoringError
 from fakenews.monitoring.checks import Policy
-from fakenews.monitoring.job import monitor
+from fakenews.monitoring.job import Answering, monitor
 from fakenews.monitoring.quality import Limits
 from fakenews.monitoring.verdict import State
 from fakenews.predictor import Predictor
@@ -84,6 +84,52 @@ def clean(
     folder = tmp_path_factory.mktemp("clean")
     windows = [headlines(200, seed=seed) for seed in (101, 102, 103)]
     return folder, write_log(predictor, folder, windows)
+
+
+@pytest.fixture
+def registry(bundle: Path, tmp_path: Path) -> str:
+    """A store whose model `watched` has the bundle twice; version 1 is the champion."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("e", artifact_location=str(tmp_path / "artifacts"))
+    client.create_registered_model("watched")
+    for _ in range(2):
+        made = client.create_run(experiment)
+        client.log_artifacts(made.info.run_id, str(bundle), "bundle")
+        client.create_model_version(
+            "watched", f"{made.info.artifact_uri}/bundle", made.info.run_id
+        )
+    client.set_registered_model_alias("watched", "champion", "1")
+    return uri
+
+
+@pytest.mark.filterwarnings("ignore:The ..noload.. loader")
+def test_a_registered_model_is_followed(
+    registry: str, clean: tuple[Path, Any], tmp_path: Path
+) -> None:
+    state = monitor(
+        model="watched@champion",
+        registry_uri=registry,
+        log=str(clean[0]),
+        out=str(tmp_path / "out"),
+        policy=Policy(**POLICY),
+        limits=Limits(),
+        latest=3,
+    )
+    assert state is State.OK
+    answering = Answering(bundle=None, model="watched@champion", uri=registry, runs=tmp_path)
+    first = answering.content()
+    assert not answering.changed()
+    MlflowClient(registry).set_registered_model_alias("watched", "champion", "2")
+    assert answering.changed()
+    assert answering.content().labels == first.labels
+    assert not answering.changed()
+
+
+@pytest.mark.parametrize("given", [{}, {"bundle": "b", "model": "m@champion"}])
+def test_one_bundle_is_meant(given: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="one of bundle=FOLDER and model=NAME@champion"):
+        monitor(**given, log=str(tmp_path), policy=Policy(), limits=Limits())
 
 
 def test_clean_windows_are_ok(bundle: Path, clean: tuple[Path, Any], tmp_path: Path) -> None:

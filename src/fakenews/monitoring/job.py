@@ -2,10 +2,12 @@
 
 import logging
 import re
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from fakenews.monitoring.track import track
 from fakenews.monitoring.verdict import Check, State, Verdict
 from fakenews.monitoring.windows import WindowData
 from fakenews.predictor import Predictor
+from fakenews.tracking.artifacts import download_bundle, run_of_model
 from fakenews.tracking.folder import latest_finished
 
 _log = logging.getLogger(__name__)
@@ -42,7 +45,9 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 def monitor(
     *,
-    bundle: str,
+    bundle: str | None = None,
+    model: str | None = None,
+    registry_uri: str = "sqlite:///mlflow.db",
     log: str,
     runs: str = "runs",
     policy: Policy,
@@ -71,6 +76,9 @@ def monitor(
 
     Args:
         bundle: Folder of the bundle that answers, or of its run; `latest`: the newest run.
+        model: Or a registered model, NAME@ALIAS or NAME/VERSION; an alias is looked up at
+            every run.
+        registry_uri: MLflow's store that has it.
         runs: Folder of runs, for that.
         log: The prediction log, see `open_log`.
         policy: What differs, and when that is an alarm.
@@ -103,13 +111,14 @@ def monitor(
         BundleError: The bundle is damaged, or has no reference.
         MonitoringError: There is no such log, or alerts, metrics or report could not be
             written; what could be was.
-        TrackingError: MLflow's store refuses us.
+        TrackingError: MLflow's store refuses us, or has no such model.
     """
     if (every is None) == (rows is None):
         raise ConfigError("give one of every and rows: every=null rows=1000, or every=1d")
     pause = None if schedule is None else _pause(schedule)
-    judging = _Judging(
-        content=read_bundle(latest_finished(Path(runs)) if bundle == "latest" else bundle),
+    answering = Answering(bundle=bundle, model=model, uri=registry_uri, runs=Path(runs))
+    make_judging = partial(
+        _Judging,
         name=name,
         policy=policy,
         limits=limits,
@@ -123,6 +132,7 @@ def monitor(
         },
         spans={"every": every, "rows": rows, "latest": latest},
     )
+    judging = make_judging(content=answering.content())
     folder = Path(out)
     outlet = _Outlet(
         folder=folder,
@@ -144,12 +154,44 @@ def monitor(
         while True:
             began = time.monotonic()
             try:
+                if answering.changed():
+                    judging = make_judging(content=answering.content())
                 outlet.run(judging, shown)
             except Interrupted:
                 raise
             except FakeNewsError as error:
                 _log.error("error: %s", error)
             time.sleep(max(0.0, pause - (time.monotonic() - began)))
+
+
+class Answering:
+    """The bundle that answers, which another may replace while this process runs."""
+
+    def __init__(self, *, bundle: str | None, model: str | None, uri: str, runs: Path) -> None:
+        if (bundle is None) == (model is None):
+            raise ConfigError("give one of bundle=FOLDER and model=NAME@champion")
+        self._bundle, self._model = bundle, model
+        self._uri, self._runs = uri, runs
+        self._read: str | None = None
+
+    def changed(self) -> bool:
+        """Whether an alias means another run than the one that was read."""
+        return self._model is not None and self._run() != self._read
+
+    def content(self) -> BundleContent:
+        """Of the bundle that is meant now."""
+        if self._bundle is not None:
+            latest = self._bundle == "latest"
+            return read_bundle(latest_finished(self._runs) if latest else self._bundle)
+        self._read = self._run()
+        with tempfile.TemporaryDirectory() as folder:
+            return read_bundle(
+                download_bundle(uri=self._uri, run=self._read, folder=Path(folder))
+            )
+
+    def _run(self) -> str:
+        assert self._model is not None  # noqa: S101 one of the two is given
+        return run_of_model(uri=self._uri, model=self._model)
 
 
 @dataclass(frozen=True, kw_only=True)
