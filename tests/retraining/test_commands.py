@@ -1,0 +1,96 @@
+"""Commands as children: what they say, how they end, and that none is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fakenews.errors import RetrainingError
+from fakenews.retraining.commands import run
+
+
+def write(root: Path, source: str) -> Path:
+    (root / "command.py").write_text(source)
+    return root / "command.log"
+
+
+def test_what_a_command_says_is_passed_on_and_kept(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = write(tmp_path, "import sys\nprint(sys.argv[1:])\nprint('err', file=sys.stderr)")
+    assert run("command.py", ["a=b c", "d"], root=tmp_path, log_file=log) == 0
+    said = "['a=b c', 'd']\nerr\n"
+    assert capfd.readouterr().out == said
+    assert log.read_text() == f"$ python command.py 'a=b c' d\n{said}"
+    run("command.py", [], root=tmp_path, log_file=log)
+    assert log.read_text().count("$ python command.py") == 2
+
+
+def test_a_status_that_is_no_error(tmp_path: Path) -> None:
+    log = write(tmp_path, "raise SystemExit(2)")
+    assert run("command.py", [], root=tmp_path, log_file=log, ends=(0, 2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "word"),
+    [
+        ("print('x'); raise SystemExit('error: no such file')", "no such file"),
+        ("print('last words'); raise SystemExit(3)", "last words"),
+        ("raise SystemExit(1)", "it said nothing"),
+        ("import os; os.kill(os.getpid(), 9)", "it said nothing"),
+    ],
+)
+def test_an_error_has_its_own_word(source: str, word: str, tmp_path: Path) -> None:
+    log = write(tmp_path, source)
+    with pytest.raises(RetrainingError, match=rf"command\.py ended with status .*{word}.*log"):
+        run("command.py", [], root=tmp_path, log_file=log)
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from fakenews import cli
+from fakenews.retraining.commands import run
+root = Path(sys.argv[1])
+cli.run(lambda: run("command.py", [], root=root, log_file=root / "command.log"))
+"""
+CHILD = """
+import signal, subprocess, sys, time
+from pathlib import Path
+def end(*_):
+    time.sleep(0.3)  # saves
+    Path("saved").write_text("")
+    raise SystemExit(143)
+signal.signal(signal.SIGTERM, end)
+grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(grandchild.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_asked_to_end_it_lets_the_child_save(tmp_path: Path) -> None:
+    log = write(tmp_path, CHILD)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert parent.stdout is not None
+    grandchild = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGTERM)
+    _, err = parent.communicate(timeout=30)
+    assert parent.returncode == 143
+    assert b"terminated" in err
+    assert (tmp_path / "saved").is_file()
+    assert log.is_file()
+    deadline = time.monotonic() + 5
+    while psutil.pid_exists(grandchild) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not psutil.pid_exists(grandchild)
