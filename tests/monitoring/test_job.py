@@ -108,7 +108,7 @@ def test_a_registered_model_is_followed(
     registry: str, clean: tuple[Path, Any], tmp_path: Path
 ) -> None:
     state = monitor(
-        model="watched@champion",
+        registered="watched@champion",
         registry_uri=registry,
         log=str(clean[0]),
         out=str(tmp_path / "out"),
@@ -117,7 +117,9 @@ def test_a_registered_model_is_followed(
         latest=3,
     )
     assert state is State.OK
-    answering = Answering(bundle=None, model="watched@champion", uri=registry, runs=tmp_path)
+    answering = Answering(
+        bundle=None, registered="watched@champion", uri=registry, runs=tmp_path
+    )
     first = answering.content()
     assert not answering.changed()
     MlflowClient(registry).set_registered_model_alias("watched", "champion", "2")
@@ -126,9 +128,9 @@ def test_a_registered_model_is_followed(
     assert not answering.changed()
 
 
-@pytest.mark.parametrize("given", [{}, {"bundle": "b", "model": "m@champion"}])
+@pytest.mark.parametrize("given", [{}, {"bundle": "b", "registered": "m@champion"}])
 def test_one_bundle_is_meant(given: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="one of bundle=FOLDER and model=NAME@champion"):
+    with pytest.raises(ConfigError, match="one of bundle=FOLDER and registered=NAME@champion"):
         monitor(**given, log=str(tmp_path), policy=Policy(), limits=Limits())
 
 

@@ -46,7 +46,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 def monitor(
     *,
     bundle: str | None = None,
-    model: str | None = None,
+    registered: str | None = None,
     registry_uri: str = "sqlite:///mlflow.db",
     log: str,
     runs: str = "runs",
@@ -76,7 +76,7 @@ def monitor(
 
     Args:
         bundle: Folder of the bundle that answers, or of its run; `latest`: the newest run.
-        model: Or a registered model, NAME@ALIAS or NAME/VERSION; an alias is looked up at
+        registered: Or a registered model, NAME@ALIAS or NAME/VERSION; an alias is looked up at
             every run.
         registry_uri: MLflow's store that has it.
         runs: Folder of runs, for that.
@@ -116,7 +116,9 @@ def monitor(
     if (every is None) == (rows is None):
         raise ConfigError("give one of every and rows: every=null rows=1000, or every=1d")
     pause = None if schedule is None else _pause(schedule)
-    answering = Answering(bundle=bundle, model=model, uri=registry_uri, runs=Path(runs))
+    answering = Answering(
+        bundle=bundle, registered=registered, uri=registry_uri, runs=Path(runs)
+    )
     make_judging = partial(
         _Judging,
         name=name,
@@ -167,16 +169,18 @@ def monitor(
 class Answering:
     """The bundle that answers, which another may replace while this process runs."""
 
-    def __init__(self, *, bundle: str | None, model: str | None, uri: str, runs: Path) -> None:
-        if (bundle is None) == (model is None):
-            raise ConfigError("give one of bundle=FOLDER and model=NAME@champion")
-        self._bundle, self._model = bundle, model
+    def __init__(
+        self, *, bundle: str | None, registered: str | None, uri: str, runs: Path
+    ) -> None:
+        if (bundle is None) == (registered is None):
+            raise ConfigError("give one of bundle=FOLDER and registered=NAME@champion")
+        self._bundle, self._registered = bundle, registered
         self._uri, self._runs = uri, runs
         self._read: str | None = None
 
     def changed(self) -> bool:
         """Whether an alias means another run than the one that was read."""
-        return self._model is not None and self._run() != self._read
+        return self._registered is not None and self._run() != self._read
 
     def content(self) -> BundleContent:
         """Of the bundle that is meant now."""
@@ -190,8 +194,8 @@ class Answering:
             )
 
     def _run(self) -> str:
-        assert self._model is not None  # noqa: S101 one of the two is given
-        return run_of_model(uri=self._uri, model=self._model)
+        assert self._registered is not None  # noqa: S101 one of the two is given
+        return run_of_model(uri=self._uri, model=self._registered)
 
 
 @dataclass(frozen=True, kw_only=True)
