@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help train serve test test-all test-slow check manifests format lock image clean
+.PHONY: help train serve airflow test test-all test-slow check manifests format lock image clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -17,6 +17,9 @@ train: $(VENV)/train.done ## Install what training needs and train on the bundle
 serve: $(VENV)/serve.done ## Install what serving needs, and serve the newest model to this machine; ARGS as above.
 	$(BIN)/python scripts/export.py bundle=latest
 	$(BIN)/python scripts/serve.py archive=latest $(ARGS)
+
+airflow: $(VENV)-airflow/airflow.done $(VENV)/retrain.done ## Install Airflow beside the project, and start it with the DAGs of deploy/airflow.
+	AIRFLOW_VENV=$(abspath $(VENV)-airflow) FAKENEWS_PYTHON=$(abspath $(BIN)/python) deploy/airflow/standalone
 
 test: $(VENV)/dev.done ## Install everything and run the tests.
 	$(PYTEST) $(ARGS)
@@ -55,6 +58,13 @@ $(VENV)/%.done: pyproject.toml requirements.lock | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[$(EXTRAS)]"
 	@touch $@
 
+# Airflow's versions are its own: nothing of this project is installed beside it.
+$(VENV)-airflow/airflow.done: deploy/airflow/requirements.txt
+	$(PYTHON) -m venv $(VENV)-airflow
+	$(VENV)-airflow/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
 $(VENV)/train.done: EXTRAS := train
 $(VENV)/serve.done: EXTRAS := train,serve,web
+$(VENV)/retrain.done: EXTRAS := train,serve,web,monitor,retrain
 $(VENV)/dev.done: EXTRAS := train,postgres,s3,etcd,submitit,ray,serve,web,monitor,bench,dev
