@@ -30,7 +30,7 @@ def download_bundle(*, uri: str, run: str, folder: Path, timeout: float = 60) ->
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    _check(uri, timeout)
+    check_existing(uri, timeout)
     try:
         with impatient(timeout):
             found = download_artifacts(
@@ -61,8 +61,8 @@ def run_of_model(*, uri: str, model: str, timeout: float = 60) -> str:
     if not at:
         name, slash, alias = model.rpartition("/")
         if not slash:
-            raise TrackingError(f"model={model}: write NAME@ALIAS or NAME/VERSION")
-    _check(uri, timeout)
+            raise TrackingError(f"registered={model}: write NAME@ALIAS or NAME/VERSION")
+    check_existing(uri, timeout)
     client = MlflowClient(uri)
     try:
         with impatient(timeout):
@@ -73,14 +73,25 @@ def run_of_model(*, uri: str, model: str, timeout: float = 60) -> str:
             )
     except MlflowException as error:
         raise TrackingError(
-            f"model={model} is not in the MLflow store {public(uri)}: {_reason(error)}"
+            f"registered={model} is not in the MLflow store {public(uri)}: {_reason(error)}"
         ) from error
     if not found.run_id:
-        raise TrackingError(f"model={model} was registered without a run: give bundle=FOLDER")
+        raise TrackingError(
+            f"registered={model} was registered without a run: give bundle=FOLDER"
+        )
     return str(found.run_id)
 
 
-def _check(uri: str, timeout: float) -> None:
+def check_existing(uri: str, timeout: float) -> None:
+    """Check that a tracking store is there, answers and takes us.
+
+    Args:
+        uri: Of the tracking store, as it was given by `tracking_uri`.
+        timeout: Seconds in which it must answer.
+
+    Raises:
+        TrackingError: It does not, and why.
+    """
     # MLflow would make one, to say that nothing is in it.
     if urllib.parse.urlsplit(uri).scheme == "sqlite" and not sqlite_file(uri).is_file():
         raise TrackingError(f"{_OPTION}={uri}: there is no such file: correct the path")
