@@ -352,9 +352,9 @@ def _extra(
     numeric: Sequence[str],
     categorical: Sequence[str],
     weight: str | None,
-) -> dict[str, pd.Series]:
+) -> dict[str, "pd.Series[Any]"]:
     """The columns beside text and label, from their cells."""
-    columns = {
+    columns: dict[str, pd.Series[Any]] = {
         name: pd.Series([number(v) for v in parts[name]], dtype="float64") for name in numeric
     }
     columns |= {
