@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 
 from fakenews.bounds import PositiveCount
 from fakenews.errors import ConfigError, DataError, MonitoringError
@@ -21,7 +22,7 @@ from fakenews.monitoring import windows
 from fakenews.monitoring.entries import FAULTS, FILE, create, insert, judge
 from fakenews.monitoring.files import LogFile, LogFiles
 from fakenews.monitoring.labels import read_truth
-from fakenews.monitoring.sampling import read_rows
+from fakenews.monitoring.sampling import read_labelled, read_rows
 from fakenews.monitoring.verdict import Span
 from fakenews.monitoring.windows import LoggedRows, WindowData
 
@@ -197,6 +198,19 @@ class Log:
             totals=found,
             notices=(*notices, *wrong),
         )
+
+    def labelled(self, *, rows: PositiveCount) -> Iterator[tuple[pd.DataFrame, list[str]]]:
+        """All predictions of any time whose true class is known, so many together.
+
+        Yields:
+            See `read_labelled`.
+
+        Raises:
+            MonitoringError: The disk is full.
+        """
+        with _told(self._files.shown):
+            self._load(self._left)
+            yield from read_labelled(self._database, self._files, self._read, rows=rows)
 
     def _rows(self, start: datetime, end: datetime, **how: Any) -> tuple[LoggedRows, list[str]]:
         return read_rows(
