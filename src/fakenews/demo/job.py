@@ -1,4 +1,4 @@
-"""The command `scripts/demo.py`: the whole loop, from a training to a rollback, on this machine.
+"""The command `scripts/demo.py`: the whole loop, on this machine.
 
 trained -> served -> the world drifts -> an alarm -> retrained, compared, tried, promoted
     -> a worse model refused -> a bad deployment rolled back -> a page of what happened
@@ -73,7 +73,7 @@ def demo(
         story.note("deployed", "version 1 is the champion, and answers")
         _usual(story)
         _drifting(story, drift)
-        options = cycle_options(story, train=train, trial_seconds=trial_seconds)
+        options = cycle_options(train=train, trial_seconds=trial_seconds)
         _replaced(story, options, drift, orchestrator)
         _refused(story, drift, [*train, *worse])
         _rolled_back(story, drift)
@@ -137,7 +137,7 @@ def _replaced(
 
 def _refused(story: Story, drift: Drift, train: Sequence[str]) -> None:
     """Somebody trains a model that is worse, and would have it serve."""
-    options = cycle_options(story, train=train, trial_seconds=0)
+    options = cycle_options(train=train, trial_seconds=0)
     reason = "reason=somebody likes a smaller model"
     cycle = retrained(story, [*options, reason], orchestrator="local", drift=drift)
     if "gate" not in cycle or cycle["gate"].facts["accepted"]:

@@ -193,7 +193,7 @@ def _wait(story: Story, server: "subprocess.Popen[bytes]") -> None:
     raise ServingError(f"{story.address} does not answer: see {story.out}/serve.log")
 
 
-def cycle_options(story: Story, *, train: Sequence[str], trial_seconds: float) -> list[str]:
+def cycle_options(*, train: Sequence[str], trial_seconds: float) -> list[str]:
     """Options of `scripts/retrain.py` here: what takes days elsewhere takes seconds."""
     return [
         f"name={NAME}",

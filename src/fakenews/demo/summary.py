@@ -12,8 +12,8 @@ from fakenews.evaluation.plots import BLUE, GREY, figure_of, legend, save
 
 _BODY = """\
 <h1>From a model to a better one</h1>
-<p>{{ windows | length }} windows of {{ rows }} headlines were asked of a served model; the world
-changed after the third. Retrained by {{ by }}, in {{ minutes }} minutes from nothing.</p>
+<p>{{ windows | length }} windows of {{ rows }} headlines were asked of a served model; the
+world changed after the third. Retrained by {{ by }}, in {{ minutes }} minutes from nothing.</p>
 <div class="figures">
 {% for title, value, note in figures %}
 <div>{{ title }}<b>{{ value }}</b><small>{{ note }}</small></div>
@@ -23,7 +23,9 @@ changed after the third. Retrained by {{ by }}, in {{ minutes }} minutes from no
 src="data:image/png;base64,{{ plot }}"></figure>
 <h2>What happened</h2>
 <div class="scroll"><table class="events">
-<thead><tr><th scope="col">when</th><th scope="col">what</th><th scope="col">more</th></tr></thead>
+<thead>
+<tr><th scope="col">when</th><th scope="col">what</th><th scope="col">more</th></tr>
+</thead>
 <tbody>
 {% for event in events %}
 <tr><td>{{ event.at.strftime("%H:%M:%S") }}</td><td>{{ event.what }}</td>
@@ -35,7 +37,10 @@ src="data:image/png;base64,{{ plot }}"></figure>
 {{ grid(["window", "headlines", "average precision", "macro-F1", "without an answer",
          "answered by"], lines) }}
 """
-_STYLE = "  .events td { text-align: left; vertical-align: top; }\n  .events th { text-align: left; }\n"
+_STYLE = """\
+  .events td { text-align: left; vertical-align: top; }
+  .events th { text-align: left; }
+"""
 
 
 def write(story: Story, *, seconds: float, orchestrator: str) -> Path:

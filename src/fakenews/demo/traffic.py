@@ -112,9 +112,10 @@ def _measured(answers: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Wi
     scores = [answer["probabilities"][POSITIVE] for answer, _ in answered]
     decided = [answer["label"] for answer, _ in answered]
     versions = pd.Series([answer["model_version"] for answer, _ in answered])
+    shares = versions.value_counts(normalize=True)
     return Window(
         rows=len(answers),
-        versions=versions.value_counts(normalize=True).to_dict(),
+        versions={str(name): float(share) for name, share in shares.items()},
         average_precision=float(
             average_precision_score([label == POSITIVE for label in truth], scores)
         ),

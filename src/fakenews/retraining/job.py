@@ -8,9 +8,9 @@ from typing import Literal
 from fakenews.errors import FakeNewsError, Interrupted, RetrainingError
 from fakenews.monitoring.alerts import Channel
 from fakenews.retraining.cycle import STEPS, Cycle, Outcome, Step, find
-from fakenews.retraining.dataset import DataSource
 from fakenews.retraining.decision import Policy
 from fakenews.retraining.news import tell
+from fakenews.retraining.source import DataSource
 from fakenews.retraining.steps import DO, Commands, Setting, Trial, read_report
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def _do_all(cycle: Cycle, setting: Setting, channels: Mapping[str, Channel]) -> 
         raise
     except FakeNewsError as error:
         for fault in tell(cycle, channels, failed=step, reason=str(error)):
-            log.error("error: %s", fault)
+            log.error("error: %s", fault)  # noqa: TRY400 a user's, without its traceback
         raise
     _notify(cycle, channels)
 

@@ -8,6 +8,7 @@ because the process was killed before the record, it ends the same.
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from fakenews.bounds import NonNegative, Share
+from fakenews.bundle import MANIFEST
 from fakenews.errors import RetrainingError
 from fakenews.retraining.commands import run
 from fakenews.retraining.cycle import Cycle, Outcome, Record, Step, last_trained
-from fakenews.retraining.dataset import DataSource, DatasetManifest
 from fakenews.retraining.decision import Facts, Policy, decide
+from fakenews.retraining.manifest import DatasetManifest
+from fakenews.retraining.promote import read_gate
 from fakenews.retraining.registry import Registry
+from fakenews.retraining.selection import TRAIN, WINDOW
+from fakenews.retraining.source import DataSource
 from fakenews.serving.state import State, read_state
-from fakenews.tracking.artifacts import download_bundle
+from fakenews.tracking.artifacts import download_run
 from fakenews.tracking.folder import read_record
 
 log = logging.getLogger(__name__)
@@ -155,7 +160,7 @@ def _decide(cycle: Cycle, setting: Setting) -> Record:
             f"{setting.name} has no champion of a run: promote a version first, with python "
             f"scripts/promote.py name={setting.name} action=promote version=N"
         )
-    bundle = _champion(cycle, setting, champion.run)
+    base = _champion(cycle, setting, champion.run)
     decision = decide(
         read_report(setting.report),
         setting.policy,
@@ -163,7 +168,7 @@ def _decide(cycle: Cycle, setting: Setting) -> Record:
             now=datetime.now(UTC),
             trained_at=champion.created,
             last_retrained_at=last_trained(setting.cycles, name=setting.name),
-            new_labels=setting.source.new_labels(bundle=bundle, datasets=setting.datasets),
+            new_labels=setting.source.new_labels(base=base),
             asked=cycle.origin.reason is not None,
         ),
     )
@@ -178,10 +183,8 @@ def _decide(cycle: Cycle, setting: Setting) -> Record:
 
 
 def _prepare(cycle: Cycle, setting: Setting) -> Record:
-    made: DatasetManifest = setting.source.make(
-        bundle=_champion(cycle, setting, cycle["decide"].facts["champion_run"]),
-        datasets=setting.datasets,
-    )
+    base = _champion(cycle, setting, cycle["decide"].facts["champion_run"])
+    made = setting.source.make(base=base, out=setting.datasets)
     folder = setting.datasets / made.version
     options = _data_options(made, folder)
     if setting.commands.prepare is not None:
@@ -198,7 +201,9 @@ def _prepare(cycle: Cycle, setting: Setting) -> Record:
     return cycle.write(
         "prepare",
         Outcome.NEXT,
-        f"dataset {made.version}: {made.summary}",
+        f"dataset {made.version}: {made.count(TRAIN):,} rows to train on, "
+        f"{made.count(TRAIN, 'feedback'):,} of them labelled since, and "
+        f"{made.count(WINDOW):,} held out",
         dataset=made.version,
         folder=str(folder),
         options=options,
@@ -214,7 +219,7 @@ def _train(cycle: Cycle, setting: Setting) -> Record:
         *setting.commands.train,
     ]
     if setting.commands.sweep is not None:
-        study = f"{setting.name}-{cycle.name}"
+        study = f"{setting.name}-{cycle.folder.name}"
         setting.call(
             cycle,
             "train",
@@ -287,12 +292,11 @@ def _gate(cycle: Cycle, setting: Setting) -> Record:
     )
     verdict = json.loads((out / "gate.json").read_text(encoding="utf-8"))
     accepted = status == 0
-    if not accepted:
-        setting.registry.note_gate_file(cycle["train"].facts["version"], out / "gate.json")
+    setting.registry.note_gate(cycle["train"].facts["version"], read_gate(out / "gate.json"))
     return cycle.write(
         "gate",
         Outcome.NEXT if accepted else Outcome.END,
-        str(verdict["summary"]),
+        str(verdict["reason"]),
         accepted=accepted,
         state=verdict["state"],
     )
@@ -300,17 +304,11 @@ def _gate(cycle: Cycle, setting: Setting) -> Record:
 
 def _register(cycle: Cycle, setting: Setting) -> Record:
     version = cycle["train"].facts["version"]
+    data = json.loads((cycle.folder / "run" / "data.json").read_text(encoding="utf-8"))
     setting.registry.note_data(
-        version,
-        digest=_data_hash(cycle.folder / "run"),
-        dataset=cycle["prepare"].facts["dataset"],
+        version, digest=data["data_hash"], dataset=cycle["prepare"].facts["dataset"]
     )
-    setting.promote(
-        cycle,
-        "register",
-        "challenge",
-        f"gate={cycle.folder / 'gate' / 'gate.json'}",
-    )
+    setting.promote(cycle, "register", "challenge", "serving=none")
     return cycle.write("register", Outcome.NEXT, f"version {version} is the challenger")
 
 
@@ -384,12 +382,29 @@ DO: Mapping[Step, Callable[[Cycle, Setting], Record]] = {
 
 
 def _champion(cycle: Cycle, setting: Setting, run_id: str) -> Path:
-    """The champion's bundle, in the cycle's folder: whoever is champion later, it stays."""
+    """The champion's run, in the cycle's folder: whoever is champion later, it stays."""
     folder = cycle.folder / "champion"
-    bundle = folder / "bundle"
-    if (bundle / "manifest.json").is_file():
-        return bundle
-    return download_bundle(uri=setting.tracking_uri, run=run_id, folder=folder)
+    if (folder / "bundle" / MANIFEST).is_file():
+        return folder
+    draft = cycle.folder / ".champion"
+    shutil.rmtree(draft, ignore_errors=True)
+    download_run(uri=setting.tracking_uri, run=run_id, folder=draft)
+    return draft.rename(folder)
+
+
+def _data_options(made: DatasetManifest, folder: Path) -> list[str]:
+    """How a dataset is read, by `train.py` and `scripts/prepare.py`."""
+    values: dict[str, Any] = {
+        "path": str(folder / TRAIN),
+        "test_path": str(folder / "test"),
+        "weight": "weight",
+        "positive": made.positive,
+        "numeric": made.numeric,
+        "categorical": made.categorical,
+        **made.reading,
+    }
+    # A string of JSON is one of Hydra.
+    return ["data=csv", *(f"data.{key}={json.dumps(value)}" for key, value in values.items())]
 
 
 def read_report(path: Path) -> dict[str, Any] | None:

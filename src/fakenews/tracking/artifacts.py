@@ -9,6 +9,9 @@ from fakenews.tracking.store import check_store, impatient, public, sqlite_file
 BUNDLE = "bundle"
 """Folder of the bundle among the artefacts of a run."""
 
+# Of a run, beside its bundle.
+_ABOUT = ("config.yaml", "data.json")
+
 _OPTION = "tracking_uri"
 
 
@@ -27,6 +30,30 @@ def download_bundle(*, uri: str, run: str, folder: Path, timeout: float = 60) ->
     Raises:
         TrackingError: The store cannot be used, or there is no such run or bundle.
     """
+    return _download(BUNDLE, uri=uri, run=run, folder=folder, timeout=timeout)
+
+
+def download_run(*, uri: str, run: str, folder: Path, timeout: float = 60) -> Path:
+    """Download what a retraining starts from: bundle, configuration, and what the data were.
+
+    Args:
+        uri: Of the tracking store.
+        run: Id of the run.
+        folder: Where to; complete when its bundle is.
+        timeout: Seconds in which the store must answer.
+
+    Returns:
+        The folder, which is like that of the run.
+
+    Raises:
+        TrackingError: As `download_bundle`.
+    """
+    for name in (*_ABOUT, BUNDLE):
+        _download(name, uri=uri, run=run, folder=folder, timeout=timeout)
+    return folder
+
+
+def _download(name: str, *, uri: str, run: str, folder: Path, timeout: float) -> Path:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
@@ -34,11 +61,11 @@ def download_bundle(*, uri: str, run: str, folder: Path, timeout: float = 60) ->
     try:
         with impatient(timeout):
             found = download_artifacts(
-                run_id=run, artifact_path=BUNDLE, dst_path=str(folder), tracking_uri=uri
+                run_id=run, artifact_path=name, dst_path=str(folder), tracking_uri=uri
             )
     except (MlflowException, OSError) as error:
         raise TrackingError(
-            f"run={run}: the MLflow store {public(uri)} has no bundle of it: {_reason(error)}"
+            f"run={run}: the MLflow store {public(uri)} has no {name} of it: {_reason(error)}"
         ) from error
     return Path(found)
 
