@@ -241,6 +241,7 @@ class Sample:
     labels: Codes
     classes: Sequence[str]
     positive: str
+    threshold: float | None
     rankings: Sequence[_Ranking]
     membership: csr_array  # [N, 3C]: the label's class, the decided class, their agreement
     losses: Floats  # [N, 2]: log loss and Brier score
@@ -278,6 +279,7 @@ class Sample:
             labels=codes,
             classes=classes,
             positive=positive,
+            threshold=threshold,
             rankings=[_Ranking.of(scores[:, c], codes == c) for c in ranked],
             membership=membership,
             losses=np.stack([-np.log(likelihood), brier], axis=1),

@@ -85,7 +85,7 @@ class Contestant:
         """
         table = frame.assign(text=frame["raw"])
         found: list[Prediction] = []
-        with tqdm(total=len(table), desc=progress, unit="row", disable=progress is None) as bar:
+        with tqdm(total=len(table), desc=progress, unit="row", leave=False, disable=progress is None) as bar:
             for start in range(0, len(table), _CHUNK):
                 part = table.iloc[start : start + _CHUNK]
                 found += self.predictor.predict(part)
