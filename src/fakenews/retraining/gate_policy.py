@@ -1,0 +1,152 @@
+"""What a challenger must keep to, and how often the gate may be wrong."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, TypedDict
+
+from annotated_types import Ge, Gt, Lt
+
+from fakenews.bounds import Count, Fraction, NonNegative, Positive, PositiveCount, Share
+from fakenews.errors import ConfigError
+
+Rate = Annotated[float, Gt(0), Lt(0.5)]
+
+METRICS = ("average_precision", "macro_f1", "minority_recall", "brier")
+"""What must not get worse by a margin. Of the Brier score, lower is better."""
+
+# Checks that only refuse on evidence; they share half of `wrong_refusal`.
+TRIPWIRES = (
+    "recall_floor",
+    "slices.test",
+    "slices.window",
+    "invariance",
+    "directions",
+    "artefacts",
+    "latency",
+)
+
+
+class Margins(TypedDict):
+    """The loss of each metric that one would bear at most."""
+
+    average_precision: Fraction
+    macro_f1: Fraction
+    minority_recall: Fraction
+    brier: Fraction
+
+
+class Spread(TypedDict):
+    """By how much each metric differs between trainings that differ in the seed alone."""
+
+    average_precision: NonNegative
+    macro_f1: NonNegative
+    minority_recall: NonNegative
+    brier: NonNegative
+
+
+class Direction(TypedDict):
+    """A phrase that must not move a probability the wrong way.
+
+    Attributes:
+        phrase: That is added to texts.
+        place: Before or after them.
+        label: The class whose probability is looked at.
+        never: What it must not become.
+    """
+
+    phrase: str
+    place: Literal["start", "end"]
+    label: str
+    never: Literal["lower", "higher"]
+
+
+def _margins() -> Margins:
+    return {
+        "average_precision": 0.1,
+        "macro_f1": 0.1,
+        "minority_recall": 0.25,
+        "brier": 0.03,
+    }
+
+
+def _seed_sd() -> Spread:
+    return {
+        "average_precision": 0.01,
+        "macro_f1": 0.01,
+        "minority_recall": 0.04,
+        "brier": 0.003,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatePolicy:
+    """The margins of a promotion gate, and its two error rates.
+
+    Args:
+        wrong_acceptance: How often a challenger that is worse by a margin, or more, may be
+            accepted.
+        wrong_refusal: How often one that is equal, but for the seed of its training, may be
+            refused.
+        margins: The loss of each metric that one would bear at most.
+        narrowest: Share of `margins` down to which they narrow where rows can tell so much;
+            1 leaves them as they are.
+        seed_sd: Standard deviation of each metric between trainings with other seeds.
+        min_rows: That a test set or window must have.
+        min_minority: Rows of its rarest class that it must have.
+        resamples: Of the bootstrap.
+        recall_floor: Of the minority class's recall on the test set, below which a challenger
+            is refused unless the champion is below it, too.
+        slice_rows: That a slice must have to be judged.
+        slice_margin: Loss of macro-F1 in a slice that does not count.
+        behaviour_rows: Texts that are changed for behaviour tests.
+        tolerance: By how much a probability may move when what is changed does not matter.
+        failing: Share of changed texts that may fail in any case.
+        failing_margin: By how much that share may exceed the champion's.
+        directions: Expectations of added phrases.
+        artefact_margin: By how much the correlation with format alone may exceed the
+            champion's.
+        latency_ratio: Time of a batch that is borne, as a multiple of the champion's.
+        latency_batches: That are timed with each.
+        max_seen: Share of test rows that may be known to be in the challenger's training.
+        seed: Of all draws.
+    """
+
+    wrong_acceptance: Rate = 0.05
+    wrong_refusal: Rate = 0.1
+    margins: Margins = field(default_factory=_margins)
+    narrowest: Fraction = 0.2
+    seed_sd: Spread = field(default_factory=_seed_sd)
+    min_rows: Annotated[int, Ge(20)] = 100
+    min_minority: Annotated[int, Ge(10)] = 20
+    resamples: Annotated[int, Ge(500)] = 4000
+    recall_floor: Share = 0.3
+    slice_rows: Annotated[int, Ge(20)] = 100
+    slice_margin: Share = 0.05
+    behaviour_rows: PositiveCount = 200
+    tolerance: Share = 0.2
+    failing: Share = 0.1
+    failing_margin: Share = 0.05
+    directions: Sequence[Direction] = ()
+    artefact_margin: Share = 0.1
+    latency_ratio: Positive = 1.5
+    latency_batches: Annotated[int, Ge(10)] = 40
+    max_seen: Share = 0.01
+    seed: Count = 0
+
+    def __post_init__(self) -> None:
+        for name, values in (("margins", self.margins), ("seed_sd", self.seed_sd)):
+            if set(values) != set(METRICS):
+                raise ConfigError(
+                    f"policy.{name} has {', '.join(sorted(values))}: it needs each of "
+                    f"{', '.join(METRICS)}"
+                )
+
+    @property
+    def together(self) -> float:
+        """Of `wrong_refusal`, what all checks with margins have together."""
+        return self.wrong_refusal / 2
+
+    @property
+    def tripwire(self) -> float:
+        """Of `wrong_refusal`, what each of the other checks has."""
+        return self.wrong_refusal / 2 / len(TRIPWIRES)
