@@ -196,9 +196,7 @@ def _sampled(rows: Rows, policy: GatePolicy) -> pd.DataFrame:
     each = math.ceil(policy.behaviour_rows / len(rows.pair.champion.classes))
     rng = np.random.default_rng(policy.seed)
     codes = rows.pair.labels
-    taken = [
-        rng.permutation(np.flatnonzero(codes == code))[:each] for code in np.unique(codes)
-    ]
+    taken = [rng.permutation(np.flatnonzero(codes == code))[:each] for code in np.unique(codes)]
     return rows.frame.iloc[np.sort(np.concatenate(taken))].reset_index(drop=True)
 
 
@@ -224,9 +222,7 @@ def _wrong_way(
 ) -> NDArray[np.bool_]:
     code = side.predictor.classes.index(one["label"])
     gained = (side.probabilities(after) - side.probabilities(before))[:, code]
-    found: NDArray[np.bool_] = ~(
-        (gained if one["never"] == "lower" else -gained) >= -tolerance
-    )
+    found: NDArray[np.bool_] = ~((gained if one["never"] == "lower" else -gained) >= -tolerance)
     return found
 
 

@@ -85,7 +85,9 @@ class Contestant:
         """
         table = frame.assign(text=frame["raw"])
         found: list[Prediction] = []
-        with tqdm(total=len(table), desc=progress, unit="row", leave=False, disable=progress is None) as bar:
+        with tqdm(
+            total=len(table), desc=progress, unit="row", leave=False, disable=progress is None
+        ) as bar:
             for start in range(0, len(table), _CHUNK):
                 part = table.iloc[start : start + _CHUNK]
                 found += self.predictor.predict(part)
@@ -95,7 +97,9 @@ class Contestant:
     def probabilities(self, predictions: Sequence[Prediction]) -> Floats:
         """As an array [N, C]; NaN where there is no prediction."""
         classes = self.predictor.classes
-        rows = [[one.probabilities.get(name, np.nan) for name in classes] for one in predictions]
+        rows = [
+            [one.probabilities.get(name, np.nan) for name in classes] for one in predictions
+        ]
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(classes))
 
 

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 _NUMBER = re.compile(r"\d+")
-_NAME = re.compile(r"(?<=[\w,;:] )[^\W\d_a-z][\w'-]*[a-z][\w'-]*(?: [^\W\d_a-z][\w'-]*[a-z][\w'-]*)*")
+_NAME = re.compile(
+    r"(?<=[\w,;:] )[^\W\d_a-z][\w'-]*[a-z][\w'-]*(?: [^\W\d_a-z][\w'-]*[a-z][\w'-]*)*"
+)
 _STOPS = ".!?"
 
 Perturbation = Callable[[str, np.random.Generator], str]
@@ -28,7 +30,9 @@ def whitespace(text: str, rng: np.random.Generator) -> str:
 def punctuation(text: str, _rng: np.random.Generator) -> str:
     """A final stop more, or one less."""
     bare = text.rstrip()
-    return bare.rstrip(".") if bare.endswith(".") else bare if bare[-1:] in _STOPS else bare + "."
+    return (
+        bare.rstrip(".") if bare.endswith(".") else bare if bare[-1:] in _STOPS else bare + "."
+    )
 
 
 def casing(text: str, rng: np.random.Generator) -> str:
