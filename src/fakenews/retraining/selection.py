@@ -216,14 +216,14 @@ def settle_with_base(database: duckdb.DuckDBPyConnection, *, majority: bool) -> 
         majority: Labelled rows are newer, and count; otherwise neither does.
     """
     database.execute(
-        "CREATE TEMP TABLE both AS"
+        "CREATE TEMP TABLE shared AS"
         " SELECT pool.place AS place, pool.label AS label, line.place AS base,"
         "   line.label AS before"
         " FROM pool JOIN line USING (key)"
         " WHERE part = 'base' AND outcome IS NULL"
         "   AND line.place NOT IN (SELECT place FROM removed)"
     )
-    database.execute("CREATE TEMP VIEW contrary AS SELECT * FROM both WHERE label <> before")
+    database.execute("CREATE TEMP VIEW contrary AS SELECT * FROM shared WHERE label <> before")
     if majority:
         database.execute(
             "INSERT INTO removed SELECT DISTINCT base, $reason FROM contrary",
@@ -231,7 +231,7 @@ def settle_with_base(database: duckdb.DuckDBPyConnection, *, majority: bool) -> 
         )
     else:
         database.execute(
-            "INSERT INTO removed SELECT DISTINCT base, $reason FROM both"
+            "INSERT INTO removed SELECT DISTINCT base, $reason FROM shared"
             " WHERE place IN (SELECT place FROM contrary)",
             {"reason": CONFLICT},
         )
@@ -241,11 +241,11 @@ def settle_with_base(database: duckdb.DuckDBPyConnection, *, majority: bool) -> 
         )
     database.execute(
         "UPDATE pool SET outcome = $reason WHERE outcome IS NULL"
-        " AND place IN (SELECT place FROM both WHERE label = before)",
+        " AND place IN (SELECT place FROM shared WHERE label = before)",
         {"reason": IN_BASE},
     )
     database.execute("DROP VIEW contrary")
-    database.execute("DROP TABLE both")
+    database.execute("DROP TABLE shared")
     database.execute("UPDATE pool SET outcome = $train WHERE outcome IS NULL", {"train": TRAIN})
 
 
