@@ -1,4 +1,4 @@
-"""Runs to start from, and logs of what was predicted and labelled since."""
+"""Runs and versions to start from, and logs of what was predicted and labelled since."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -15,13 +15,19 @@ import yaml
 from fakenews.config import plain
 from fakenews.data.dataset import Dataset, load
 from fakenews.data.sample import write
+from fakenews.retraining.dataset import make_dataset
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DATA = {"_target_": "fakenews.data.dataset.load", "text": "text", "label": "label"}
 
 
+@pytest.fixture(scope="session")
+def make_run() -> Callable[..., Dataset]:
+    """Makes run folders: what a training leaves of its data in one."""
+    return _make_run
+
+
 def _make_run(folder: Path, **data: Any) -> Dataset:
-    """What a training leaves of its data in a run folder."""
     dataset = load(**{"text": "text", "label": "label", **data})
     folder.mkdir(parents=True)
     (folder / "data.json").write_text(json.dumps(dataset.manifest))
@@ -31,71 +37,105 @@ def _make_run(folder: Path, **data: Any) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def make_run() -> Callable[..., Dataset]:
-    """Makes run folders."""
-    return _make_run
-
-
-@pytest.fixture(scope="session")
 def headlines(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """600 generated rows: the first 300 for a base, the others come later."""
-    path = write(tmp_path_factory.mktemp("headlines") / "all.csv", rows=600, seed=11)
-    return pd.read_csv(path)
+    """600 generated rows, no text twice: 200 for a base, the others come later."""
+    path = write(tmp_path_factory.mktemp("headlines") / "all.csv", rows=620, seed=11)
+    found: pd.DataFrame = pd.read_csv(path).drop_duplicates("text").reset_index(drop=True)
+    return found
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory, headlines: pd.DataFrame) -> Path:
-    """The folder of a run on the first headlines."""
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, headlines: pd.DataFrame
+) -> tuple[Path, Dataset]:
+    """The folder of a run on the first headlines, and its data."""
     root = tmp_path_factory.mktemp("base")
-    headlines[:300].to_csv(root / "news.csv", index=False)
-    _make_run(root / "run", path=str(root / "news.csv"), positive="fake", seed=1)
-    return root / "run"
+    headlines[:200].to_csv(root / "news.csv", index=False)
+    data = {"path": str(root / "news.csv"), "positive": "fake", "seed": 1}
+    return root / "run", _make_run(root / "run", **data)
+
+
+@pytest.fixture(scope="session")
+def run(trained: tuple[Path, Dataset]) -> Path:
+    """The folder of that run."""
+    return trained[0]
+
+
+@pytest.fixture(scope="session")
+def first(
+    tmp_path_factory: pytest.TempPathFactory, run: Path, headlines: pd.DataFrame
+) -> tuple[Path, dict[str, Path]]:
+    """A first version of that run with a hundred labels; and where these are read."""
+    root = tmp_path_factory.mktemp("first")
+    rows = headlines[200:300]
+    sources = _label(root, rows["text"].tolist(), rows["label"].tolist())
+    manifest = make_dataset(
+        base=run, out=root / "datasets", **sources, window_rows=30, audit="off"
+    )
+    return root / "datasets" / manifest.version, sources
 
 
 @pytest.fixture(scope="session")
 def logged() -> Callable[..., pa.Table]:
-    """Makes prediction logs."""
+    """Makes prediction logs: a text an hour, with the ids p0, p1, ..."""
     return _logged
 
 
 def _logged(
     texts: Sequence[str | None],
     *,
-    first: int = 0,
+    start: int = 0,
     columns: Sequence[dict[str, Any]] | None = None,
 ) -> pa.Table:
-    """A prediction log: a text an hour, with the ids p0, p1, ..."""
-    ids = [f"p{first + n}" for n in range(len(texts))]
+    numbers = range(start, start + len(texts))
     return pa.table(
         {
-            "id": ids,
-            "time": [START + timedelta(hours=first + n) for n in range(len(texts))],
+            "id": [f"p{number}" for number in numbers],
+            "time": [START + timedelta(hours=number) for number in numbers],
             "model_version": ["1"] * len(texts),
-            "label": ["real"] * len(texts),
+            "label": ["fake"] * len(texts),
             "text": pa.array(texts, pa.string()),
-            "columns": [json.dumps(c) for c in columns or [{}] * len(texts)],
+            "columns": [json.dumps(given) for given in columns or [{}] * len(texts)],
         }
     )
 
 
 @pytest.fixture
 def label(tmp_path: Path) -> Callable[..., dict[str, Path]]:
-    """Writes a log and labels of its rows; returns both as options of `make_dataset`."""
+    """Writes such a log with labels of its rows; both as options of `make_dataset`."""
 
     def make(
         texts: Sequence[str | None], labels: Sequence[str], **more: Any
     ) -> dict[str, Path]:
         folder = tmp_path / f"labelled-{len(list(tmp_path.glob('labelled-*')))}"
         folder.mkdir()
-        users = more.pop("users", None)
-        pq.write_table(_logged(texts, **more), folder / "log.parquet")
-        first = more.get("first", 0)
-        frame = pd.DataFrame(
-            {"id": [f"p{first + n}" for n in range(len(labels))], "label": labels}
-        )
-        if users is not None:
-            frame["user"] = users
-        frame.to_csv(folder / "labels.csv", index=False)
-        return {"log": folder / "log.parquet", "labels": folder / "labels.csv"}
+        return _label(folder, texts, labels, **more)
 
     return make
+
+
+def _label(
+    folder: Path,
+    texts: Sequence[str | None],
+    labels: Sequence[str],
+    *,
+    start: int = 0,
+    **more: Any,
+) -> dict[str, Path]:
+    pq.write_table(_logged(texts, start=start, **more), folder / "log.parquet")
+    ids = [f"p{number}" for number in range(start, start + len(labels))]
+    frame = pd.DataFrame({"id": ids, "label": labels})
+    frame.to_csv(folder / "labels.csv", index=False)
+    return {"log": folder / "log.parquet", "labels": folder / "labels.csv"}
+
+
+@pytest.fixture(scope="session")
+def read_part() -> Callable[[Path, str], pd.DataFrame]:
+    """Reads the rows of a part of a version."""
+
+    def read(folder: Path, part: str) -> pd.DataFrame:
+        paths = sorted((folder / part).glob("*.parquet"))
+        found: pd.DataFrame = pa.concat_tables(map(pq.read_table, paths)).to_pandas()
+        return found
+
+    return read

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -125,6 +126,7 @@ class PartWriter:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     rows: dict[str, dict[str, int]] = field(default_factory=dict)
     _writer: pq.ParquetWriter | None = None
+    _open: ExitStack = field(default_factory=ExitStack)
     _here: int = 0
     _waiting: list[pa.Table] = field(default_factory=list)
 
@@ -161,8 +163,7 @@ class PartWriter:
             if rest := [found for found in self._waiting if found.num_rows]:
                 self._write_group(pa.concat_tables(rest))
             self._finish()
-        elif self._writer is not None:
-            self._writer.close()
+        self._open.__exit__(kind, error, traceback)
 
     @property
     def _path(self) -> str:
@@ -171,7 +172,8 @@ class PartWriter:
     def _write_group(self, rows: pa.Table) -> None:
         if self._writer is None:
             (self.folder / self.part).mkdir(parents=True, exist_ok=True)
-            self._writer = parquet_writer(self.folder / self._path, self.schema)
+            writer = parquet_writer(self.folder / self._path, self.schema)
+            self._writer = self._open.enter_context(writer)
         self._writer.write_table(rows.combine_chunks())
         self._here += rows.num_rows
         if self._here >= _FILE_ROWS:
@@ -179,15 +181,20 @@ class PartWriter:
 
     def _finish(self) -> None:
         if self._writer is not None:
-            self._writer.close()
+            self._open.close()
             path = self._path
             self.files[path] = describe(self.folder / path, rows=self._here)
             self._writer, self._here = None, 0
 
 
-def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """Writes a file that the same rows give the same bytes."""
-    return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+@contextmanager
+def parquet_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Writes a file, which is closed also when the disk is full."""
+    with (
+        path.open("wb") as file,
+        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        yield writer
 
 
 def read_batches(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -11,6 +11,7 @@ memory ends:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
@@ -55,26 +56,23 @@ def write_sketches(
         threshold: Of near-duplicates.
     """
     place = 0
-    schema = None
     writer = None
-    try:
+    with ExitStack() as stack:
         for rows in tables:
             texts = cleaning(rows["text"].to_pylist()).texts
             found = sketch(texts, threshold=threshold)
-            found = found.append_column("label", rows["label"].combine_chunks())
-            found = found.append_column("empty", pa.array([not text for text in texts]))
-            found = found.append_column("part", pa.repeat(pa.scalar(part), len(texts)))
-            found = found.append_column(
-                "place", pa.array(range(place, place + len(texts)), pa.int64())
-            )
+            places = range(place, place + len(texts))
+            for name, values in (
+                ("label", pa.array(rows["label"].to_pylist(), pa.string())),
+                ("empty", pa.array([not text for text in texts], pa.bool_())),
+                ("part", pa.array([part] * len(texts), pa.string())),
+                ("place", pa.array(places, pa.int64())),
+            ):
+                found = found.append_column(name, values)
             if writer is None:
-                schema = found.schema
-                writer = parquet_writer(path, schema)
+                writer = stack.enter_context(parquet_writer(path, found.schema))
             writer.write_table(found)
             place += len(texts)
-    finally:
-        if writer is not None:
-            writer.close()
     return place
 
 
