@@ -60,6 +60,8 @@ def demo(
         FakeNewsError: As the commands.
     """
     began = time.monotonic()
+    # It would tell of each headline.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     folder = Path(out).resolve()
     _make(folder)
     story = Story(out=folder, root=Path(root), address=address, rows=window_rows)

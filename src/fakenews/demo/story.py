@@ -163,6 +163,8 @@ def served(story: Story) -> Iterator[None]:
         *(sys.executable, str(story.root / "scripts" / "serve.py")),
         # What was asked is learnt from later: so its text is kept.
         "serve.gateway.log.text=true",
+        # Trainings take the cores meanwhile.
+        "serve.deadline=60",
         f"paths.root={story.out}",
     ]
     log.info("python scripts/serve.py %s", shlex.join(command[2:]))

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from fakenews.data.sample import Drift, generate
 from fakenews.errors import ServingError
 
-_TOGETHER = 50  # headlines of a request
+_TOGETHER = 20  # headlines of a request
 _TIMEOUT = 30.0
 POSITIVE = "fake"
 

@@ -281,6 +281,16 @@ class Log:
     @property
     def notices(self) -> list[str]:
         """What is wrong with what was read so far, wherever it belongs, as sentences."""
+        found = self.faults
+        if self._columns and (absent := [n for n in _WANTED if n not in self._columns]):
+            found.append(
+                f"the log has no {', '.join(absent)}: what needs that cannot be judged"
+            )
+        return found
+
+    @property
+    def faults(self) -> list[str]:
+        """The `notices` but for columns that are not there."""
         found = self._wrong[:_NOTICES]
         if len(self._wrong) > _NOTICES:
             found.append(f"{len(self._wrong) - _NOTICES:,} more files have such faults")
@@ -290,10 +300,6 @@ class Log:
             unknown = self._unknown_labels()
         if unknown:
             found.append(f"{unknown:,} true labels are of ids that the log does not have")
-        if self._columns and (absent := [n for n in _WANTED if n not in self._columns]):
-            found.append(
-                f"the log has no {', '.join(absent)}: what needs that cannot be judged"
-            )
         return found
 
     def _notices(self, start: datetime, end: datetime) -> list[str]:

@@ -326,7 +326,8 @@ def _publish(draft: Path, manifest: DatasetManifest, out: Path) -> DatasetManife
 
 
 def _nothing_left(outcomes: Sequence[str], notices: Sequence[str]) -> str:
-    reasons = ", ".join(f"{rows:,} x {reason}" for reason, rows in Counter(outcomes).items())
+    counts = Counter(outcomes).most_common()
+    reasons = ", ".join(f"{rows:,} x {reason}" for reason, rows in counts)
     return "; ".join(
         [f"none of {len(outcomes):,} labelled rows can be learnt from: {reasons}", *notices]
     )

@@ -140,7 +140,7 @@ def _of_log(
             known = frame["text"].notna()
             found.textless += int((~known).sum())
             yield [_row(columns, row) for row in frame[known].to_dict("records")]
-        found.notices += opened.notices
+        found.notices += opened.faults
 
 
 def _row(columns: Columns, row: dict[Any, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,8 @@ OWN = ("text", "label", "weight", "source", "id", "time")
 """Columns that every row has, beside the extra ones."""
 
 _TIME = pa.timestamp("us", tz="UTC")
-_FILE_ROWS = 1_000_000
+_GROUP_ROWS = 16_384
+_FILE_ROWS = 64 * _GROUP_ROWS
 # What a labelled row has beside these, in `feedback.parquet` alone.
 _TOLD = {"_user": pa.string(), "_rank": pa.int64(), "_outcome": pa.string()}
 
@@ -124,7 +126,9 @@ class PartWriter:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     rows: dict[str, dict[str, int]] = field(default_factory=dict)
     _writer: pq.ParquetWriter | None = None
+    _open: ExitStack = field(default_factory=ExitStack)
     _here: int = 0
+    _waiting: list[pa.Table] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         """Nothing is written yet."""
@@ -141,16 +145,12 @@ class PartWriter:
             classes = self.rows.setdefault(found["source"], {})
             label = found["label"]
             classes[label] = classes.get(label, 0) + found["count_all"]
-        while table.num_rows:
-            if self._writer is None:
-                (self.folder / self.part).mkdir(parents=True, exist_ok=True)
-                self._writer = parquet_writer(self.folder / self._path, self.schema)
-            part = table.slice(0, _FILE_ROWS - self._here)
-            self._writer.write_table(part)
-            self._here += part.num_rows
-            table = table.slice(part.num_rows)
-            if self._here == _FILE_ROWS:
-                self._finish()
+        self._waiting.append(table)
+        # Groups of one size, however the rows come: a file's bytes follow from its rows.
+        while sum(found.num_rows for found in self._waiting) >= _GROUP_ROWS:
+            whole = pa.concat_tables(self._waiting)
+            self._write_group(whole.slice(0, _GROUP_ROWS))
+            self._waiting = [whole.slice(_GROUP_ROWS)]
 
     def __exit__(
         self,
@@ -160,25 +160,41 @@ class PartWriter:
     ) -> None:
         """Finish the last file."""
         if kind is None:
+            if rest := [found for found in self._waiting if found.num_rows]:
+                self._write_group(pa.concat_tables(rest))
             self._finish()
-        elif self._writer is not None:
-            self._writer.close()
+        self._open.__exit__(kind, error, traceback)
 
     @property
     def _path(self) -> str:
         return f"{self.part}/{len(self.files):05d}.parquet"
 
+    def _write_group(self, rows: pa.Table) -> None:
+        if self._writer is None:
+            (self.folder / self.part).mkdir(parents=True, exist_ok=True)
+            writer = parquet_writer(self.folder / self._path, self.schema)
+            self._writer = self._open.enter_context(writer)
+        self._writer.write_table(rows.combine_chunks())
+        self._here += rows.num_rows
+        if self._here >= _FILE_ROWS:
+            self._finish()
+
     def _finish(self) -> None:
         if self._writer is not None:
-            self._writer.close()
+            self._open.close()
             path = self._path
             self.files[path] = describe(self.folder / path, rows=self._here)
             self._writer, self._here = None, 0
 
 
-def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """Writes a file that the same rows give the same bytes."""
-    return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+@contextmanager
+def parquet_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Writes a file, which is closed also when the disk is full."""
+    with (
+        path.open("wb") as file,
+        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        yield writer
 
 
 def read_batches(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -11,6 +11,7 @@ memory ends:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
@@ -55,26 +56,23 @@ def write_sketches(
         threshold: Of near-duplicates.
     """
     place = 0
-    schema = None
     writer = None
-    try:
+    with ExitStack() as stack:
         for rows in tables:
             texts = cleaning(rows["text"].to_pylist()).texts
             found = sketch(texts, threshold=threshold)
-            found = found.append_column("label", rows["label"].combine_chunks())
-            found = found.append_column("empty", pa.array([not text for text in texts]))
-            found = found.append_column("part", pa.repeat(pa.scalar(part), len(texts)))
-            found = found.append_column(
-                "place", pa.array(range(place, place + len(texts)), pa.int64())
-            )
+            places = range(place, place + len(texts))
+            for name, values in (
+                ("label", pa.array(rows["label"].to_pylist(), pa.string())),
+                ("empty", pa.array([not text for text in texts], pa.bool_())),
+                ("part", pa.array([part] * len(texts), pa.string())),
+                ("place", pa.array(places, pa.int64())),
+            ):
+                found = found.append_column(name, values)
             if writer is None:
-                schema = found.schema
-                writer = parquet_writer(path, schema)
+                writer = stack.enter_context(parquet_writer(path, found.schema))
             writer.write_table(found)
             place += len(texts)
-    finally:
-        if writer is not None:
-            writer.close()
     return place
 
 
@@ -216,14 +214,14 @@ def settle_with_base(database: duckdb.DuckDBPyConnection, *, majority: bool) -> 
         majority: Labelled rows are newer, and count; otherwise neither does.
     """
     database.execute(
-        "CREATE TEMP TABLE both AS"
+        "CREATE TEMP TABLE shared AS"
         " SELECT pool.place AS place, pool.label AS label, line.place AS base,"
         "   line.label AS before"
         " FROM pool JOIN line USING (key)"
         " WHERE part = 'base' AND outcome IS NULL"
         "   AND line.place NOT IN (SELECT place FROM removed)"
     )
-    database.execute("CREATE TEMP VIEW contrary AS SELECT * FROM both WHERE label <> before")
+    database.execute("CREATE TEMP VIEW contrary AS SELECT * FROM shared WHERE label <> before")
     if majority:
         database.execute(
             "INSERT INTO removed SELECT DISTINCT base, $reason FROM contrary",
@@ -231,7 +229,7 @@ def settle_with_base(database: duckdb.DuckDBPyConnection, *, majority: bool) -> 
         )
     else:
         database.execute(
-            "INSERT INTO removed SELECT DISTINCT base, $reason FROM both"
+            "INSERT INTO removed SELECT DISTINCT base, $reason FROM shared"
             " WHERE place IN (SELECT place FROM contrary)",
             {"reason": CONFLICT},
         )
@@ -241,11 +239,11 @@ def settle_with_base(database: duckdb.DuckDBPyConnection, *, majority: bool) -> 
         )
     database.execute(
         "UPDATE pool SET outcome = $reason WHERE outcome IS NULL"
-        " AND place IN (SELECT place FROM both WHERE label = before)",
+        " AND place IN (SELECT place FROM shared WHERE label = before)",
         {"reason": IN_BASE},
     )
     database.execute("DROP VIEW contrary")
-    database.execute("DROP TABLE both")
+    database.execute("DROP TABLE shared")
     database.execute("UPDATE pool SET outcome = $train WHERE outcome IS NULL", {"train": TRAIN})
 
 

@@ -86,8 +86,6 @@ def deploy(cfg: DictConfig) -> None:
         ServingError: It cannot be done; says what became of it.
     """
     check(cfg, rules=deploy_rules)
-    # It would tell of each look at TorchServe.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     folder = Path(cfg.serve.dir)
     timing = instantiate(cfg.serve.timing)
     with instantiate(cfg.serve.torchserve).client(folder) as client:
