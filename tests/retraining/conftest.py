@@ -1,4 +1,4 @@
-"""Runs and versions to start from, logs and labels; a store with a registered model, a deployment."""
+"""Runs and versions to start from, and labels; a registered model, and a deployment."""
 
 import importlib.util
 import json

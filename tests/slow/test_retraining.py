@@ -1,4 +1,4 @@
-"""Cycles of retraining as cron and Airflow run them: whole, refused, and killed at every step."""
+"""Cycles of retraining as cron and Airflow run them: whole, refused, killed at every step."""
 
 import hashlib
 import json
@@ -205,7 +205,7 @@ def test_killed_at_every_step_it_ends_the_same(place: Place, whole: Place) -> No
     for step in STEPS:
         log = folder / "logs" / f"{step}.log"
         work = {
-            "train": lambda: (folder / "run" / "checkpoints" / "last.ckpt").is_file(),
+            "train": (folder / "run" / "checkpoints" / "last.ckpt").is_file,
             "prepare": lambda: any((place.root / "datasets").glob(".draft-*")),
         }.get(step, log.is_file)
         if step in ("decide", "notify"):

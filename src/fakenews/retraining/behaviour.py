@@ -10,7 +10,7 @@ Shapes: M texts, C classes.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fakenews.evaluation.metrics import Codes, Floats
-from fakenews.predictor import Prediction
 from fakenews.errors import ConfigError
+from fakenews.predictor import Prediction
 from fakenews.retraining.contestants import Contestant, Rows
 from fakenews.retraining.gate_policy import Direction, GatePolicy
 from fakenews.retraining.gate_verdict import Check, Outcome

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,8 +75,6 @@ def promote(cfg: DictConfig) -> None:
         FakeNewsError: It cannot be done; see `Promotion`.
     """
     check(cfg, rules=promote_rules)
-    # It would tell of each look at TorchServe.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     if cfg.action == "status":
         _show(cfg)
         return

@@ -1,7 +1,6 @@
 """The command `scripts/deploy.py`: what a running TorchServe serves, and how it changes."""
 
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -92,6 +92,8 @@ class Management:
         self._keys = keys
         self._retries = retries
         self._pause = pause
+        # It would tell of each look at TorchServe.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=5),
             trust_env=False,  # it is not behind a proxy

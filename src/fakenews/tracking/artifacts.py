@@ -1,5 +1,7 @@
 """What the MLflow store keeps of a finished run: found by run or by registered model."""
 
+import os
+import sys
 import urllib.parse
 from pathlib import Path
 
@@ -13,6 +15,7 @@ BUNDLE = "bundle"
 _ABOUT = ("config.yaml", "data.json")
 
 _OPTION = "tracking_uri"
+_BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
 def download_bundle(*, uri: str, run: str, folder: Path, timeout: float = 60) -> Path:
@@ -54,6 +57,8 @@ def download_run(*, uri: str, run: str, folder: Path, timeout: float = 60) -> Pa
 
 
 def _download(name: str, *, uri: str, run: str, folder: Path, timeout: float) -> Path:
+    # A log of its progress is none.
+    os.environ.setdefault(_BAR, str(sys.stderr.isatty()).lower())
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
