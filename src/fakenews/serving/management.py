@@ -5,6 +5,7 @@ anything is done, so such a request is sent again with a new one.
 """
 
 import contextlib
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any, Self
