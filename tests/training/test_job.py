@@ -167,6 +167,15 @@ def test_odd_class_names_reach_report_bundle_and_store(job: Job, tmp_path: Path)
     assert {f"recall/{name}" for name in classes} <= result["metrics"]["test"].keys()
     (prediction,) = Predictor.load(folder / "bundle").predict(["topic2 of the day"])
     assert set(prediction.probabilities) == set(classes)
+    # They read in the cards as they are, and nothing in them is an entity or a table's cell.
+    card = (folder / "model_card.md").read_text()
+    assert "| a&amp;b=c? |" in card
+    assert "four.csv" in (folder / "data_sheet.md").read_text()
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    version = client.get_model_version("odd.model", "1")
+    files = {file.path for file in client.list_artifacts(version.run_id)}
+    assert {"model_card.md", "data_sheet.md"} <= files
+    assert version.description.startswith("Classifies texts as 100% false or a&amp;b=c? or")
 
 
 def test_extra_columns_become_features(job: Job, tmp_path: Path):

@@ -99,8 +99,8 @@ def export_bundle(
         settings: `ServedModel.load` with the arguments that the handler gives it.
 
     Raises:
-        ConfigError: Not one of `bundle`, `run` and `registered` is given, the engine does not go
-            with the model, or there is no such handler.
+        ConfigError: Not one of `bundle`, `run` and `registered` is given, the engine does not
+            go with the model, or there is no such handler.
         BundleError: The bundle is damaged, does not predict, or cannot be checked.
         ServingError: The engine is too far from torch, or the archive cannot be written.
         TrackingError: The MLflow store cannot be used, or has no such bundle.
