@@ -10,7 +10,7 @@ Shapes: M texts, C classes.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fakenews.evaluation.metrics import Codes, Floats
-from fakenews.predictor import Prediction
 from fakenews.errors import ConfigError
+from fakenews.predictor import Prediction
 from fakenews.retraining.contestants import Contestant, Rows
 from fakenews.retraining.gate_policy import Direction, GatePolicy
 from fakenews.retraining.gate_verdict import Check, Outcome
@@ -134,7 +133,7 @@ def direction_faults(policy: GatePolicy, classes: Sequence[str]) -> None:
 def behaviour_check(
     kind: str, trials: Sequence[Trial], policy: GatePolicy, *, otherwise: str
 ) -> Check:
-    """Whether the challenger fails more texts than are borne, and surely more than the champion.
+    """Whether the challenger fails more texts than is borne, and surely more than the champion.
 
     Args:
         kind: `invariance` or `directions`, of the key.
@@ -196,9 +195,7 @@ def _sampled(rows: Rows, policy: GatePolicy) -> pd.DataFrame:
     each = math.ceil(policy.behaviour_rows / len(rows.pair.champion.classes))
     rng = np.random.default_rng(policy.seed)
     codes = rows.pair.labels
-    taken = [
-        rng.permutation(np.flatnonzero(codes == code))[:each] for code in np.unique(codes)
-    ]
+    taken = [rng.permutation(np.flatnonzero(codes == code))[:each] for code in np.unique(codes)]
     return rows.frame.iloc[np.sort(np.concatenate(taken))].reset_index(drop=True)
 
 
@@ -224,9 +221,7 @@ def _wrong_way(
 ) -> NDArray[np.bool_]:
     code = side.predictor.classes.index(one["label"])
     gained = (side.probabilities(after) - side.probabilities(before))[:, code]
-    found: NDArray[np.bool_] = ~(
-        (gained if one["never"] == "lower" else -gained) >= -tolerance
-    )
+    found: NDArray[np.bool_] = ~((gained if one["never"] == "lower" else -gained) >= -tolerance)
     return found
 
 

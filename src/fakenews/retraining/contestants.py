@@ -85,7 +85,9 @@ class Contestant:
         """
         table = frame.assign(text=frame["raw"])
         found: list[Prediction] = []
-        with tqdm(total=len(table), desc=progress, unit="row", leave=False, disable=progress is None) as bar:
+        with tqdm(
+            total=len(table), desc=progress, unit="row", leave=False, disable=progress is None
+        ) as bar:
             for start in range(0, len(table), _CHUNK):
                 part = table.iloc[start : start + _CHUNK]
                 found += self.predictor.predict(part)
@@ -95,7 +97,9 @@ class Contestant:
     def probabilities(self, predictions: Sequence[Prediction]) -> Floats:
         """As an array [N, C]; NaN where there is no prediction."""
         classes = self.predictor.classes
-        rows = [[one.probabilities.get(name, np.nan) for name in classes] for one in predictions]
+        rows = [
+            [one.probabilities.get(name, np.nan) for name in classes] for one in predictions
+        ]
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(classes))
 
 
@@ -207,7 +211,7 @@ def read_rows(
     read = np.isfinite(old).all(axis=1) & np.isfinite(new).all(axis=1)
     if not read.any():
         raise DataError(f"{path}: both bundles together can predict none of the rows")
-    frame = frame[read].reset_index(drop=True)
+    frame = frame.loc[read].reset_index(drop=True)
     codes = pd.Categorical(frame["label"], categories=classes).codes.astype(np.int64)
     counts = np.bincount(codes, minlength=len(classes))
     groups = duplicate_groups(frame["text"].tolist(), threshold=_NEAR)

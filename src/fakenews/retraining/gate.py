@@ -104,7 +104,9 @@ def _checks(
     notices = []
     for place, rows in places.items():
         if rows.unread:
-            notices.append(f"{place}: {rows.unread:,} rows that a bundle cannot read are left out")
+            notices.append(
+                f"{place}: {rows.unread:,} rows that a bundle cannot read are left out"
+            )
     sizes = {place: size_check(place, rows.pair, policy) for place, rows in places.items()}
     checks += sizes.values()
     if sizes["test"].outcome is not Outcome.PASSED:

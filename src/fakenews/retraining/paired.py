@@ -149,4 +149,3 @@ def _strata(labels: Codes, group_of: Codes) -> Codes:
     class_of[group_of[order]] = labels[order]
     few = np.unique(class_of, return_counts=True)[1].min() < _FEW_GROUPS
     return class_of if few else np.zeros_like(class_of)
-
