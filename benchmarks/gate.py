@@ -4,10 +4,10 @@
     python benchmarks/gate.py --rows 1000 --rates 0.1 --draws 1000
     python benchmarks/gate.py --runs RUN RUN RUN --test labelled.parquet
 
-Many test sets are drawn, on which a champion and a challenger of known quality are seen; each is
-judged by the statistical checks of `scripts/gate.py`. With --runs, trainings that differ in their
-seed alone are the models, every ordered pair of them, and test sets are drawn from the file.
-See README.md beside this file.
+Many test sets are drawn, on which a champion and a challenger of known quality are seen; each
+is judged by the statistical checks of `scripts/gate.py`. With --runs, trainings that differ in
+their seed alone are the models, every ordered pair of them, and test sets are drawn from the
+file. See README.md beside this file.
 """
 
 import argparse
@@ -70,7 +70,14 @@ def _world(
     setting = {"rows": world.rows, "minority": world.rate, "window": options.window}
 
     def line(kind: str, own: str | None, challenger: Any, draws: int) -> dict[str, Any]:
-        trial = partial(_drawn, world, champion, challenger, policy, options.window)
+        trial = partial(
+            _drawn,
+            world=world,
+            champion=champion,
+            challenger=challenger,
+            policy=policy,
+            window=options.window,
+        )
         outcomes = list(pool.map(trial, range(draws), chunksize=5))
         return setting | {"challenger": kind} | summary(outcomes, own)
 
@@ -79,7 +86,7 @@ def _world(
     yield line("retrained", None, None, options.draws) | {"seed_sd": spreads}
     for metric in METRICS:
         # The margin in force depends on the challenger, so it is looked for in two steps.
-        loss = policy.margins[metric] / 2  # type: ignore[literal-required]
+        loss = policy.margins[metric] / 2
         for _ in range(2):
             worse = world.worse(metric, loss)
             loss = line("pilot", metric, worse, _PILOT)["margins"][f"test.{metric}"]
@@ -92,12 +99,13 @@ def _world(
 
 
 def _drawn(
+    seed: int,
+    *,
     world: World,
     champion: Model,
     challenger: Model | None,
     policy: GatePolicy,
     window: int,
-    seed: int,
 ) -> list[Check]:
     rng = np.random.default_rng((seed, 7))
     if challenger is None:  # both were trained by the same command, with other seeds
@@ -202,7 +210,9 @@ def summary(outcomes: Sequence[Sequence[Check]], own: str | None) -> dict[str, A
                 margins.setdefault(check.key, []).append(check.numbers["margin"])
     passed = None
     if own is not None:
-        judged = [check for checks in outcomes for check in checks if check.key == f"test.{own}"]
+        judged = [
+            check for checks in outcomes for check in checks if check.key == f"test.{own}"
+        ]
         passed = sum(check.outcome is Outcome.PASSED for check in judged) / len(judged)
     return {
         "draws": len(outcomes),

@@ -133,7 +133,7 @@ def direction_faults(policy: GatePolicy, classes: Sequence[str]) -> None:
 def behaviour_check(
     kind: str, trials: Sequence[Trial], policy: GatePolicy, *, otherwise: str
 ) -> Check:
-    """Whether the challenger fails more texts than are borne, and surely more than the champion.
+    """Whether the challenger fails more texts than is borne, and surely more than the champion.
 
     Args:
         kind: `invariance` or `directions`, of the key.

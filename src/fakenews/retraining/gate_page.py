@@ -61,9 +61,9 @@ _BODY = """\
 <figure><img alt="Gain of each metric with its bounds and margin"
  src="data:image/png;base64,{{ data }}"></figure>
 {% endfor %}
-<p class="note">A line reaches from the lower to the upper one-sided bound. A check passes when all
-of its line is on the right of the black bar. Gains are so written that to the right is better,
-also of the Brier score, of which less is better.</p>
+<p class="note">A line reaches from the lower to the upper one-sided bound. A check passes when
+all of its line is on the right of the black bar. To the right is better, also of the Brier score,
+of which less is better.</p>
 {{ grid(["Metric", "Champion", "Challenger", "Gain", "Bounds", "Margin", "Most borne",
          "Outcome"], metrics) }}
 {% endif %}
@@ -73,7 +73,8 @@ also of the Brier score, of which less is better.</p>
 </tr></thead>
 <tbody>
 {% for outcome, key, message in checks %}
-<tr><td><span class="badge {{ outcome }}">{{ outcome }}</span></td><td><code>{{ key }}</code></td>
+<tr><td><span class="badge {{ outcome }}">{{ outcome }}</span></td>
+<td><code>{{ key }}</code></td>
 <td>{{ message }}</td></tr>
 {% endfor %}
 </tbody>
@@ -93,7 +94,9 @@ beyond a loss of {{ policy.slice_margin }}.</p>
 {% if examples %}
 <h3>Texts that only the challenger fails, as changed</h3>
 <ul>
-{% for name, text in examples %}<li>{{ name }}: <bdi dir="auto">{{ text }}</bdi></li>{% endfor %}
+{% for name, text in examples %}
+<li>{{ name }}: <bdi dir="auto">{{ text }}</bdi></li>
+{% endfor %}
 </ul>
 {% endif %}
 {% endif %}
@@ -116,8 +119,8 @@ tell with both error rates kept; never more than the policy bears, and never les
 <dt>Undecided</dt>
 <dd>The rows cannot tell a loss as large as is borne from none. The champion stays then.</dd>
 <dt>Slices, behaviour, format, latency</dt>
-<dd>These refuse when a challenger is surely worse than their own margin. That they pass is no proof
-that it is not.</dd>
+<dd>These refuse when a challenger is surely worse than their own margin. That they pass is no
+proof that it is not.</dd>
 </dl>
 """
 

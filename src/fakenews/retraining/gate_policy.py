@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal, TypedDict, get_args
 
 from annotated_types import Ge, Gt, Lt
 
@@ -11,7 +11,9 @@ from fakenews.errors import ConfigError
 
 Rate = Annotated[float, Gt(0), Lt(0.5)]
 
-METRICS = ("average_precision", "macro_f1", "minority_recall", "brier")
+Metric = Literal["average_precision", "macro_f1", "minority_recall", "brier"]
+
+METRICS: tuple[Metric, ...] = get_args(Metric)
 """What must not get worse by a margin. Of the Brier score, lower is better."""
 
 # Checks that only refuse on evidence; they share half of `wrong_refusal`.

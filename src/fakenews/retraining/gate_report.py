@@ -169,10 +169,10 @@ def _about(verdict: GateVerdict) -> Iterator[str]:
         yield f"{role}: {side['bundle']} ({side['sha256'][:12]})"
     for place, name in PLACES.items():
         if found := verdict.rows.get(place):
-            classes = ", ".join(
+            counts = ", ".join(
                 f"{count:,} {label}" for label, count in found["classes"].items()
             )
-            yield f"{name[0].upper()}{name[1:]}: {found['rows']:,} rows ({classes})"
+            yield f"{name[0].upper()}{name[1:]}: {found['rows']:,} rows ({counts})"
     yield f"Judged {verdict.judged_at:%Y-%m-%d %H:%M %Z}"
 
 

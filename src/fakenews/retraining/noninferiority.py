@@ -22,7 +22,7 @@ import numpy as np
 from scipy import stats
 
 from fakenews.evaluation.metrics import Floats
-from fakenews.retraining.gate_policy import GatePolicy
+from fakenews.retraining.gate_policy import GatePolicy, Metric
 from fakenews.retraining.gate_verdict import Check, Outcome
 from fakenews.retraining.paired import Difference
 
@@ -51,7 +51,7 @@ class Evidence:
     """
 
     place: str
-    metric: str
+    metric: Metric
     difference: Difference
     rows: int
     minority: int
@@ -111,7 +111,7 @@ def _required(known: Sequence[Evidence], policy: GatePolicy) -> dict[str, tuple[
     rng = np.random.default_rng((policy.seed, _NOISE))
     standardised: list[Floats] = []
     for one in known:
-        seed_sd = policy.seed_sd[one.metric]  # type: ignore[literal-required]
+        seed_sd = policy.seed_sd[one.metric]
         draws = one.difference.draws
         noise = rng.normal(scale=math.sqrt(2) * seed_sd, size=len(draws))
         deviation = spread(one.difference, seed_sd)
@@ -126,7 +126,7 @@ def _required(known: Sequence[Evidence], policy: GatePolicy) -> dict[str, tuple[
         level = policy.together / len(known)
         wider = one_sided(level, one.minority_groups) / float(stats.norm.isf(level))
         deviations = max(0.0, joint) * wider
-        seed_sd = policy.seed_sd[one.metric]  # type: ignore[literal-required]
+        seed_sd = policy.seed_sd[one.metric]
         bound = one_sided(policy.wrong_acceptance, one.minority_groups)
         margin = bound * one.difference.error + deviations * spread(one.difference, seed_sd)
         found[one.key] = (margin, deviations)
@@ -136,12 +136,12 @@ def _required(known: Sequence[Evidence], policy: GatePolicy) -> dict[str, tuple[
 def _told(
     one: Evidence, required: Mapping[str, tuple[float, float]], policy: GatePolicy
 ) -> bool:
-    return required[one.key][0] <= policy.margins[one.metric]  # type: ignore[literal-required]
+    return required[one.key][0] <= policy.margins[one.metric]
 
 
 def _check(one: Evidence, required: tuple[float, float] | None, policy: GatePolicy) -> Check:
     found = one.difference
-    borne: float = policy.margins[one.metric]  # type: ignore[literal-required]
+    borne = policy.margins[one.metric]
     about = f"{TITLES[one.metric]} on {PLACES[one.place]}"
     if not one.defined:
         return Check(
@@ -189,8 +189,8 @@ def _check(one: Evidence, required: tuple[float, float] | None, policy: GatePoli
 
 def _rows_needed(one: Evidence, deviations: float, policy: GatePolicy) -> int | None:
     """Rows like these with which the margin borne could be told; None if no number can."""
-    borne: float = policy.margins[one.metric]  # type: ignore[literal-required]
-    seeds = math.sqrt(2) * policy.seed_sd[one.metric]  # type: ignore[literal-required]
+    borne = policy.margins[one.metric]
+    seeds = math.sqrt(2) * policy.seed_sd[one.metric]
     bound = float(stats.norm.isf(policy.wrong_acceptance))
     if deviations * seeds >= borne:
         return None
@@ -211,8 +211,8 @@ def _too_few(one: Evidence, needed: int | None, borne: float) -> str:
         )
     minority = math.ceil(needed * one.minority / one.rows)
     return (
-        f"{one.rows:,} rows with {one.minority:,} of the minority are too few to tell a loss of "
-        f"{borne:g}, {needed:,} with {minority:,} are needed; or raise "
+        f"{one.rows:,} rows with {one.minority:,} of the minority are too few to tell a loss "
+        f"of {borne:g}, {needed:,} with {minority:,} are needed; or raise "
         f"policy.margins.{one.metric}"
     )
 

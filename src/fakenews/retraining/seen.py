@@ -6,6 +6,7 @@ keeps. What none of them finds may still have been seen.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,5 +157,5 @@ def _validated(side: Contestant, rows: Rows) -> NDArray[np.bool_]:
 
 def _token_keys(ids: NDArray[Any], offsets: NDArray[Any]) -> Iterator[bytes]:
     ids = np.asarray(ids, dtype=np.int64)
-    for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, end in pairwise(offsets):
         yield ids[start:end].tobytes()

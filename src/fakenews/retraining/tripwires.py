@@ -7,6 +7,7 @@ Shapes: N rows, R resamples.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +108,7 @@ def slice_check(
     judged = slices["judged"]
     minority = pair.labels == pair.minority
     level = policy.tripwire / max(len(judged), 1)
-    lines = []
+    lines: list[dict[str, Any]] = []
     for name, mask in judged.items():
         one = found[_SLICE + name]
         groups = len(np.unique(pair.groups[mask & minority]))
