@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help train serve airflow test test-all test-slow check manifests format lock image clean
+.PHONY: help train serve airflow demo test test-all test-slow check manifests format lock image clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -17,6 +17,9 @@ train: $(VENV)/train.done ## Install what training needs and train on the bundle
 serve: $(VENV)/serve.done ## Install what serving needs, and serve the newest model to this machine; ARGS as above.
 	$(BIN)/python scripts/export.py bundle=latest
 	$(BIN)/python scripts/serve.py archive=latest $(ARGS)
+
+demo: $(VENV)-airflow/airflow.done $(VENV)/retrain.done ## Install, and show the whole loop: train, serve, drift, alarm, retrain, promote, roll back.
+	AIRFLOW_VENV=$(abspath $(VENV)-airflow) $(BIN)/python scripts/demo.py $(ARGS)
 
 airflow: $(VENV)-airflow/airflow.done $(VENV)/retrain.done ## Install Airflow beside the project, and start it with the DAGs of deploy/airflow.
 	AIRFLOW_VENV=$(abspath $(VENV)-airflow) FAKENEWS_PYTHON=$(abspath $(BIN)/python) deploy/airflow/standalone

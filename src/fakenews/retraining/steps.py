@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _REFUSED = 2  # status of scripts/gate.py
 _POLL = 1.0
+_EVALUATE = "scripts/evaluate.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,8 @@ class Setting:
         commands: Options of the commands.
         trial: Of a challenger.
         root: The working copy.
-        paths: Options of every command that say where things lie.
+        paths: Options that say where things lie, of commands that write elsewhere than they
+            are told.
     """
 
     name: str
@@ -130,7 +132,7 @@ class Setting:
         """
         return run(
             command,
-            [*options, *self.paths],
+            [*options, *(() if command == _EVALUATE else self.paths)],
             root=self.root,
             log_file=cycle.folder / "logs" / f"{step}.log",
             ends=ends,
@@ -262,7 +264,7 @@ def _evaluate(cycle: Cycle, setting: Setting) -> Record:
     setting.call(
         cycle,
         "evaluate",
-        "scripts/evaluate.py",
+        _EVALUATE,
         f"bundle={cycle.folder / 'run'}",
         f"path={dataset / part}",
         f"out={out}",
