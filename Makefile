@@ -57,4 +57,4 @@ $(VENV)/%.done: pyproject.toml requirements.lock | $(VENV)/bin/python
 
 $(VENV)/train.done: EXTRAS := train
 $(VENV)/serve.done: EXTRAS := train,serve,web
-$(VENV)/dev.done: EXTRAS := train,postgres,s3,etcd,submitit,ray,serve,web,monitor,bench,dev
+$(VENV)/dev.done: EXTRAS := train,postgres,s3,etcd,submitit,ray,serve,web,monitor,retrain,bench,dev

@@ -1,6 +1,7 @@
 """Labels that a model doubts."""
 
 import csv
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +109,9 @@ def test_a_bundle_of_other_classes(bundle: Path):
         RetrainingError, match="has the classes fake, real, and the base no, yes"
     ):
         find_issues([], {}, bundle=bundle, classes=["no", "yes"])
+
+
+def test_without_cleanlab(bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RetrainingError, match="the audit of labels needs the package cleanlab"):
+        find_issues([], {}, bundle=bundle, classes=["fake", "real"])
