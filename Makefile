@@ -70,4 +70,4 @@ $(VENV)-airflow/airflow.done: deploy/airflow/requirements.txt
 $(VENV)/train.done: EXTRAS := train
 $(VENV)/serve.done: EXTRAS := train,serve,web
 $(VENV)/retrain.done: EXTRAS := train,serve,web,monitor,retrain
-$(VENV)/dev.done: EXTRAS := train,postgres,s3,etcd,submitit,ray,serve,web,monitor,bench,dev
+$(VENV)/dev.done: EXTRAS := train,postgres,s3,etcd,submitit,ray,serve,web,monitor,retrain,bench,dev

@@ -9,6 +9,7 @@ looked at, and may well be right.
 """
 
 import csv
+import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +76,15 @@ def find_issues(
         The doubted labels, the worst first; and how many labels were looked at.
 
     Raises:
-        RetrainingError: The bundle has other classes.
+        RetrainingError: The bundle has other classes, or cleanlab is not installed.
         BundleError: It is damaged.
         DataError: It needs columns that the base has not.
     """
+    if importlib.util.find_spec("cleanlab") is None:
+        raise RetrainingError(
+            "the audit of labels needs the package cleanlab: pip install 'fakenews[retrain]', "
+            "or audit=off"
+        )
     predictor = Predictor.load(bundle)
     if list(predictor.classes) != list(classes):
         raise RetrainingError(
@@ -118,7 +124,7 @@ def find_issues(
 
 def _doubted(codes: NDArray[np.int64], probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
     """Rows whose labels are doubted, the worst first."""
-    # Imported here: it takes seconds, and only this needs the extra `retrain`.
+    # Imported here: it takes seconds.
     from cleanlab.filter import find_label_issues
 
     present = np.unique(codes)
