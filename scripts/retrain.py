@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @hydra.main(config_path="../conf", config_name="retrain", execution_whitelist=TARGETS)
 def main(cfg: "DictConfig") -> None:
-    """Run the cycle that `cfg` describes, or a step of it; the exit status says what is next."""
+    """Run the cycle that `cfg` describes, or a step; the exit status says what is next."""
     # Imported here: `--help` and `--cfg` answer without it.
     from hydra.utils import instantiate
 

@@ -22,7 +22,6 @@ from fakenews.errors import RetrainingError
 from fakenews.retraining.commands import run
 from fakenews.retraining.cycle import Cycle, Outcome, Record, Step, last_trained
 from fakenews.retraining.decision import Facts, Policy, decide
-from fakenews.retraining.manifest import DatasetManifest
 from fakenews.retraining.promote import read_gate
 from fakenews.retraining.registry import Registry
 from fakenews.retraining.selection import TRAIN, WINDOW
@@ -188,7 +187,7 @@ def _prepare(cycle: Cycle, setting: Setting) -> Record:
     base = _champion(cycle, setting, cycle["decide"].facts["champion_run"])
     made = setting.source.make(base=base, out=setting.datasets)
     folder = setting.datasets / made.version
-    options = _data_options(made, folder)
+    options = made.overrides(folder)
     if setting.commands.prepare is not None:
         prepared = folder / "prepared"
         setting.call(
@@ -392,21 +391,6 @@ def _champion(cycle: Cycle, setting: Setting, run_id: str) -> Path:
     shutil.rmtree(draft, ignore_errors=True)
     download_run(uri=setting.tracking_uri, run=run_id, folder=draft)
     return draft.rename(folder)
-
-
-def _data_options(made: DatasetManifest, folder: Path) -> list[str]:
-    """How a dataset is read, by `train.py` and `scripts/prepare.py`."""
-    values: dict[str, Any] = {
-        "path": str(folder / TRAIN),
-        "test_path": str(folder / "test"),
-        "weight": "weight",
-        "positive": made.positive,
-        "numeric": made.numeric,
-        "categorical": made.categorical,
-        **made.reading,
-    }
-    # A string of JSON is one of Hydra.
-    return ["data=csv", *(f"data.{key}={json.dumps(value)}" for key, value in values.items())]
 
 
 def read_report(path: Path) -> dict[str, Any] | None:
