@@ -27,7 +27,7 @@ airflow: $(VENV)-airflow/airflow.done $(VENV)/retrain.done ## Install Airflow be
 test: $(VENV)/dev.done ## Install everything and run the tests.
 	$(PYTEST) $(ARGS)
 
-test-slow: $(VENV)/dev.done ## Run the slow integration tests.
+test-slow: $(VENV)/dev.done $(VENV)-airflow/airflow.done ## Run the slow integration tests.
 	$(PYTEST) -m slow $(ARGS)
 
 test-all: test test-slow ## Run both.

@@ -29,6 +29,8 @@ RETRAIN = os.environ.get("FAKENEWS_RETRAIN", "")
 MONITOR_SCHEDULE = os.environ.get("FAKENEWS_MONITOR_SCHEDULE", "15 * * * *")
 RETRAIN_SCHEDULE = os.environ.get("FAKENEWS_RETRAIN_SCHEDULE", "0 4 * * 1")
 RUNNER = os.environ.get("FAKENEWS_RUNNER", "local")
+# Before the first retry; doubled before each other, up to half an hour.
+RETRY = timedelta(seconds=float(os.environ.get("FAKENEWS_RETRY_SECONDS", "60")))
 
 # Statuses of a step that ends the cycle, and of `alarm` when there is none.
 NOTHING_LEFT = 2
@@ -108,7 +110,7 @@ COMMON: dict[str, Any] = {
     "max_active_runs": 1,
     "default_args": {
         "owner": "fakenews",
-        "retry_delay": timedelta(minutes=1),
+        "retry_delay": RETRY,
         "retry_exponential_backoff": True,
         "max_retry_delay": timedelta(minutes=30),
     },

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _LAST = 20  # lines
 _CHUNK = 65_536
+# Of `CHILD`: what is said comes to a terminal.
+_TERMINAL = "terminal"
 # Seconds for a child to save and end.
 _PATIENCE = 120.0
 
@@ -89,7 +91,7 @@ def _child(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         bufsize=0,
         # A Ctrl-C of the terminal would reach it twice.
         start_new_session=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1", CHILD: "1"},
+        env=os.environ | {"PYTHONUNBUFFERED": "1", CHILD: _TERMINAL if _shown() else "1"},
     ) as child:
         yield child
 
@@ -99,7 +101,7 @@ def _pass_on(source: IO[bytes], kept: TextIO, last: "deque[str]") -> None:
 
     A progress bar writes over its line again and again: of that the last state is a line.
     """
-    shows = sys.stdout.isatty()
+    shows = _shown()
     begun = b""
     while chunk := source.read(_CHUNK):
         if shows:
@@ -109,6 +111,11 @@ def _pass_on(source: IO[bytes], kept: TextIO, last: "deque[str]") -> None:
             _keep(line, kept, last, shows=shows)
     if begun:
         _keep(begun, kept, last, shows=shows)
+
+
+def _shown() -> bool:
+    """Whether people see at once what is said: here, or by whoever passes it on."""
+    return sys.stdout.isatty() or os.environ.get(CHILD) == _TERMINAL
 
 
 def _keep(line: bytes, kept: TextIO, last: "deque[str]", *, shows: bool) -> None:
