@@ -253,14 +253,14 @@ def test_a_cycle_ends_with_a_new_champion(whole: Place) -> None:
     assert (whole.root / "retraining" / "one" / "gate" / "gate.html").is_file()
 
 
-def test_nothing_is_done_twice_and_the_next_cools_down(whole: Place) -> None:
+def test_nothing_is_done_twice_and_the_next_finds_no_reason(whole: Place) -> None:
     said = whole.retrain("cycle=one")
     assert said.count("(was done before)") == len(STEPS)
     assert "train.py" not in said
     assert whole.registry.aliases().champion == 2
     said = whole.retrain(status=2)
     assert "do not retrain" in said
-    assert "cool_down" in said
+    assert "there is no reason to" in said
 
 
 class Airflow:

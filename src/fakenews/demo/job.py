@@ -33,7 +33,7 @@ def demo(
     rows: PositiveCount = 4000,
     window_rows: PositiveCount = 400,
     drift_topics: Share = 0.5,
-    drift_rule: Share = 0.3,
+    drift_rule: Share = 0.12,
     trial_seconds: NonNegative = 20,
 ) -> Path:
     """Show the whole loop.

@@ -202,6 +202,8 @@ def cycle_options(*, train: Sequence[str], trial_seconds: float) -> list[str]:
         f"commands.train={_list(train)}",
         f"trial.seconds={trial_seconds:g}",
         "policy.cool_down_days=0",
+        # The newest labels say most of a world that has changed.
+        "data.feedback_weight=2",
     ]
 
 
