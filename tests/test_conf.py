@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from fakenews.errors import ConfigError
 from fakenews.monitoring.checks import Policy
 from fakenews.monitoring.job import monitor
 from fakenews.monitoring.quality import Limits
+from fakenews.retraining.promote import promote_rules
+from fakenews.retraining.served import How
 from fakenews.rules import METRICS, preparation_rules, training_rules
 from fakenews.serving.archive import ModelConfig
 from fakenews.serving.deploy import deploy_rules
@@ -192,6 +194,18 @@ def test_what_is_exported(composed: Callable[..., DictConfig]) -> None:
     # What is written here for all to see are the defaults of the code.
     assert instantiate(cfg.tolerances, _execution_whitelist_=TARGETS) == Tolerances()
     assert instantiate(cfg.config, _execution_whitelist_=TARGETS) == ModelConfig()
+
+
+def test_what_is_promoted(composed: Callable[..., DictConfig]) -> None:
+    cfg = composed("name=news", root="promote")
+    check(cfg, rules=promote_rules)
+    assert "${" not in OmegaConf.to_yaml(cfg, resolve=True)
+    # Archives are made as by scripts/export.py.
+    alone = composed("bundle=x", root="export")
+    assert {key: alone[key] for key in cfg.export} == cfg.export
+    # What is written here for all to see are the defaults of the code.
+    how = How()
+    assert {name: cfg[name] for name in asdict(how)} == asdict(how)
 
 
 @pytest.mark.parametrize("model", ["fusion", "text", "tabular", "seed", "tfidf"])

@@ -163,6 +163,28 @@ def test_what_the_gate_has_not_accepted_is_not_promoted(
     assert "forced" not in registry.status().find(4).tags
 
 
+def test_a_verdict_is_of_one_version_and_one_champion(
+    alone: Promotion, registry: Registry
+) -> None:
+    runs = {number: of.run for number, of in registry.status().versions.items()}
+    alone.promote(1)
+
+    def verdict(run: int, against: int) -> Gate:
+        return Gate(accepted=True, summary="all", run=runs[run], against=runs[against])
+
+    with pytest.raises(RetrainingError, match=r"version 4 is of run \w+: give its own verdict"):
+        alone.promote(4, gate=verdict(3, 1))
+    assert registry.status().find(4).gate is None
+    alone.challenge(4, gate=verdict(4, 1))
+    alone.promote(2)
+    with pytest.raises(
+        RetrainingError, match="has not compared it with the champion, version 2"
+    ):
+        alone.promote(4)
+    assert registry.aliases().champion == 2
+    assert alone.promote(4, gate=verdict(4, 2))
+
+
 def test_a_verdict_is_noted_at_a_challenger(alone: Promotion, registry: Registry) -> None:
     accepted = Gate(accepted=True, summary="all")
     assert alone.challenge(4, gate=accepted)

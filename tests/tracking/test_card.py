@@ -116,7 +116,7 @@ def facts() -> Callable[..., Facts]:
                     "headline": True,
                     "entities": {"model": "en_core_web_sm", "version": "3.8.0"},
                     "numeric": ["age"],
-                    "categorical": [HOSTILE],
+                    "categorical": [{"name": HOSTILE, "categories": ["a", "b"]}],
                 },
             },
             labels={"classes": classes, "positive": classes[0]},
@@ -233,6 +233,7 @@ def test_a_sheet_has_its_sections_and_counts(
         "alike to 0.8 (Jaccard) are on one side; seed 0.",
         "| url | 25.0% | 25.0% |",
         "Found by the audit:",
+        "**Beside the text:** the columns age, &lt;script&gt;",
     ):
         assert said in text
     # Where the files lay is nobody's business.

@@ -107,7 +107,7 @@ class Overview:
 def shown(overview: Overview) -> Group:
     """The status for people."""
     table = Table(
-        *("version", "is", "served as", "gate", *_METRICS.values(), "archive", "registered"),
+        *("", "is", "served as", "gate", *_METRICS.values(), "archive", "registered"),
         title=Text(overview.standing.model),
         title_justify="left",
         box=box.SIMPLE,
@@ -122,7 +122,7 @@ def shown(overview: Overview) -> Group:
             gate,
             *(_figure(found, name) for name in _METRICS),
             found.archive or "",
-            f"{found.created.astimezone():%Y-%m-%d %H:%M}",
+            f"{found.created.astimezone():%Y-%m-%d}",
         ]
         table.add_row(*map(Text, cells))
     left_out = len(overview.standing.versions) - len(versions)

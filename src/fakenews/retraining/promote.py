@@ -26,7 +26,7 @@ from fakenews.retraining.standing import Gate
 from fakenews.serving.archive import Made
 from fakenews.serving.deploy import ServeOptions
 from fakenews.serving.deployment import Deployment
-from fakenews.serving.export import export_bundle
+from fakenews.serving.export import ArchiveOptions, export_bundle
 from fakenews.serving.state import read_state
 
 Action = Literal["status", "promote", "rollback", "challenge"]
@@ -93,6 +93,7 @@ def promote_rules(cfg: DictConfig) -> Iterator[str]:
     """
     found = option_faults(cfg, PromoteOptions)
     found += option_faults(cfg.serve, ServeOptions, lambda key: f"serve.{key}")
+    found += option_faults(cfg.export, ArchiveOptions, lambda key: f"export.{key}")
     yield from found
     yield from name_faults(cfg.serve.name, key="serve.name")
     if found:
@@ -128,19 +129,23 @@ def read_gate(path: Path) -> Gate:
         content = json.loads(path.read_text("utf-8"))
         accepted, checks = content["accepted"], content["checks"]
         failed = [str(found["key"]) for found in checks if not found["passed"]]
+        reason = content.get("reason", _counted(len(checks), failed))
+        runs = [content.get(of, {}).get("run_id") for of in ("challenger", "champion")]
         if not isinstance(accepted, bool):
             raise TypeError("accepted is no truth value")  # noqa: TRY301 told below
     except OSError as error:
         raise RetrainingError(f"gate={path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RetrainingError(
             f"gate={path} is no verdict of the gate ({error!r}): give its gate.json"
         ) from error
-    summary = f"{len(checks) - len(failed)} of {len(checks)} checks passed"
-    return Gate(
-        accepted=accepted,
-        summary=summary + (f"; failed: {', '.join(failed)}" if failed else ""),
-    )
+    summary = str(reason).removeprefix("accepted: ").removeprefix("refused: ")
+    return Gate(accepted=accepted, summary=summary, run=runs[0], against=runs[1])
+
+
+def _counted(checks: int, failed: list[str]) -> str:
+    passed = f"{checks - len(failed)} of {checks} checks passed"
+    return f"{passed}; failed: {', '.join(failed)}" if failed else passed
 
 
 @contextmanager
@@ -188,9 +193,7 @@ def _act(cfg: DictConfig, promotion: Promotion) -> None:
 
 
 def _export(cfg: DictConfig, version: int) -> Made:
-    options: dict[str, Any] = {
-        key: cfg.export[key] for key in ("engine", "name", "out", "handler")
-    }
+    options: dict[str, Any] = {key: cfg.export[key] for key in ArchiveOptions.__annotations__}
     return export_bundle(
         registered=f"{cfg.name}/{version}",
         tracking_uri=cfg.tracking_uri,

@@ -73,7 +73,7 @@ class Promotion:
             if found.version == standing.aliases.champion and self._is_served(found):
                 log.info("version %d is the champion already", found.version)
                 return False
-            forced = self._admit(found, gate, force=force)
+            forced = self._admit(standing, found, gate, force=force)
             tags = {PROMOTED: stamp(), ROLLED_BACK: None}
             half, step = None, None
             if self._serving is not None:
@@ -82,7 +82,7 @@ class Promotion:
                 forced += _given_up(state, archive, found, force=force)
                 half, step = _to_answer(state, archive, how or How())
                 tags[ARCHIVE] = archive.version
-            tags[FORCED] = _note(forced)
+            tags[FORCED] = _forced(forced)
             self._change(
                 standing,
                 action="promote",
@@ -125,12 +125,12 @@ class Promotion:
             tags: dict[str, str | None] = {ROLLED_BACK: None}
             if how is None or self._serving is None:
                 if gate is not None:
-                    self._halves.registry.note_gate(version, gate)
+                    self._note(found, gate)
                 elif after == standing.aliases:
                     log.info("version %d is the challenger already", version)
                     return False
             else:
-                tags[FORCED] = _note(self._admit(found, gate, force=force))
+                tags[FORCED] = _forced(self._admit(standing, found, gate, force=force))
                 archive = self._serving.archive(found, again=False)
                 half, step = _to_try(self._serving.state, archive, how)
                 tags[ARCHIVE] = archive.version
@@ -182,18 +182,28 @@ class Promotion:
             return True
         return found.archive is not None and self._serving.state.champion == found.archive
 
-    def _admit(self, found: ModelVersion, gate: Gate | None, *, force: bool) -> list[str]:
+    def _note(self, found: ModelVersion, gate: Gate) -> None:
+        """Note a verdict of the gate at the version that it is about."""
+        if None not in (gate.run, found.run) and gate.run != found.run:
+            raise RetrainingError(
+                f"the gate has judged run {gate.run}, and version {found.version} is of run "
+                f"{found.run}: give its own verdict"
+            )
+        self._halves.registry.note_gate(found.version, gate)
+
+    def _admit(
+        self, standing: Standing, found: ModelVersion, gate: Gate | None, *, force: bool
+    ) -> list[str]:
         """Let a version answer; why not, if it is forced.
 
         Raises:
-            RetrainingError: The gate has not accepted it.
+            RetrainingError: The gate has not accepted it in place of the champion.
         """
         if gate is not None:
-            self._halves.registry.note_gate(found.version, gate)
-        decided = gate or found.gate
-        if decided is not None and decided.accepted:
+            self._note(found, gate)
+        said = standing.objection(found, gate or found.gate)
+        if said is None:
             return []
-        said = "the gate " + ("was not asked" if decided is None else f"has it {decided}")
         if not force:
             raise RetrainingError(
                 f"version {found.version} may not answer: {said}; give gate=FILE with a "
@@ -369,6 +379,6 @@ def _given_up(
     return [said]
 
 
-def _note(forced: list[str]) -> str | None:
+def _forced(forced: list[str]) -> str | None:
     """The value of the tag of a version that is forced."""
     return f"{stamp()}, though {' and '.join(forced)}"[:_REASON] if forced else None

@@ -14,6 +14,7 @@ from fakenews.retraining.standing import (
     DATA_HASH,
     DATA_VERSION,
     GATE,
+    GATE_AGAINST,
     GATE_SUMMARY,
     Alias,
     Aliases,
@@ -96,7 +97,8 @@ class Registry:
         """Say what the gate has decided about a version; as `tag`."""
         decided = "accepted" if gate.accepted else "refused"
         summary = " ".join(gate.summary.split())[:_SUMMARY] or None
-        self.tag(version, {GATE: decided, GATE_SUMMARY: summary})
+        tags = {GATE: decided, GATE_SUMMARY: summary, GATE_AGAINST: gate.against}
+        self.tag(version, tags)
 
     def note_data(self, version: int, *, digest: str, dataset: str | None) -> None:
         """Say what a version was trained on; as `tag`.

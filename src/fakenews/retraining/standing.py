@@ -17,8 +17,9 @@ Alias = Literal["champion", "challenger", "previous"]
 ARCHIVE = "archive"
 """Tag: version of the archive that serves it, as the deployment names it."""
 
-GATE, GATE_SUMMARY = "gate", "gate_summary"
-"""Tags: what the gate has decided, `accepted` or `refused`; and why."""
+GATE, GATE_SUMMARY, GATE_AGAINST = "gate", "gate_summary", "gate_against"
+"""Tags: what the gate has decided, `accepted` or `refused`; why; MLflow's run of the champion
+that the version was compared with."""
 
 DATA_HASH, DATA_VERSION = "data_hash", "data_version"
 """Tags: SHA-256 of what it was trained on; version of the retraining dataset."""
@@ -60,10 +61,14 @@ class Gate:
     Attributes:
         accepted: Whether it may be promoted.
         summary: Why, in a line.
+        run: MLflow's run of what was judged, if that is not known otherwise.
+        against: That of the champion it was compared with.
     """
 
     accepted: bool
     summary: str
+    run: str | None = None
+    against: str | None = None
 
     def __str__(self) -> str:
         word = "accepted" if self.accepted else "refused"
@@ -99,7 +104,11 @@ class ModelVersion:
         decided = self.tags.get(GATE)
         if decided not in ("accepted", "refused"):
             return None
-        return Gate(accepted=decided == "accepted", summary=self.tags.get(GATE_SUMMARY, ""))
+        return Gate(
+            accepted=decided == "accepted",
+            summary=self.tags.get(GATE_SUMMARY, ""),
+            against=self.tags.get(GATE_AGAINST),
+        )
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -143,6 +152,25 @@ class Standing:
         """The version that an alias names."""
         holder: int | None = getattr(self.aliases, alias)
         return None if holder is None else self.find(holder)
+
+    def objection(self, found: ModelVersion, gate: Gate | None) -> str | None:
+        """Why a version may not answer in place of the champion; None if it may.
+
+        Args:
+            found: The version.
+            gate: What the gate has decided about it; None if it was not asked.
+        """
+        if gate is None:
+            return "the gate was not asked"
+        if not gate.accepted:
+            return f"the gate has it {gate}"
+        champion = self.held("champion")
+        if champion is None or champion.version == found.version:
+            return None
+        known = gate.against is not None and champion.run is not None
+        if known and gate.against != champion.run:
+            return f"the gate has not compared it with the champion, version {champion.version}"
+        return None
 
 
 def challenge(before: Aliases, version: int) -> Aliases:

@@ -32,7 +32,16 @@ log = logging.getLogger(__name__)
 _ATOL: dict[EngineName, float] = {"torch": 1e-4, "onnx": 1e-4, "onnx-int8": 5e-3}
 
 
-class ExportOptions(TypedDict):
+class ArchiveOptions(TypedDict):
+    """The options of `conf/export/` that are of no part."""
+
+    engine: EngineName
+    name: str
+    out: str
+    handler: str
+
+
+class ExportOptions(ArchiveOptions):
     """The options of `conf/export.yaml` that are of no part."""
 
     bundle: str | None
@@ -40,10 +49,6 @@ class ExportOptions(TypedDict):
     run: str | int | None
     registered: str | None
     tracking_uri: str
-    engine: EngineName
-    name: str
-    out: str
-    handler: str
 
 
 def export_rules(cfg: DictConfig) -> Iterator[str]:

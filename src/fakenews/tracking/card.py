@@ -265,13 +265,12 @@ def _inputs(facts: Facts) -> str:
     if content.features["cleaning"]["normalise"]:
         parts[0] += ", without cues of format"
     tabular = content.features["tabular"] or {}
-    columns = [*tabular.get("numeric", ()), *tabular.get("categorical", ())]
     if tabular.get("headline"):
         parts.append("figures of its style")
     if entities := tabular.get("entities"):
         parts.append(f"entities counted by {entities['model']} {entities['version']}")
-    if columns:
-        parts.append(f"the columns {', '.join(columns)}")
+    if facts.columns:
+        parts.append(f"the columns {', '.join(facts.columns)}")
     return "; ".join(parts)
 
 

@@ -119,6 +119,13 @@ class Facts:
         """Numbers that were learnt, or taken over from a pretrained model."""
         return sum(array.size for array in self.content.weights.values())
 
+    @property
+    def columns(self) -> list[str]:
+        """Columns beside the text that the model reads."""
+        tabular = self.content.features["tabular"] or {}
+        categorical = [str(found["name"]) for found in tabular.get("categorical", ())]
+        return [*tabular.get("numeric", ()), *categorical]
+
     def figure(self, name: str) -> float | None:
         """A metric of the evaluation; None where it is undefined."""
         value = self.evaluation["metrics"].get(name)

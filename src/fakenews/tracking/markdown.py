@@ -47,8 +47,8 @@ def table(headings: Sequence[str], lines: Iterable[Sequence[object]]) -> Markdow
     every: list[list[str]] = [
         [escaped(heading) for heading in headings],
         ["---", *["---:"] * (len(headings) - 1)],
-        *([escaped(cell) for cell in line] for line in lines),
     ]
+    every += [[escaped(cell) for cell in line] for line in lines]
     return Markdown("\n".join(f"| {' | '.join(line)} |" for line in every))
 
 

@@ -151,8 +151,7 @@ _NAMED = ("5%", "median", "95%")
 
 
 def _columns(facts: Facts) -> str:
-    tabular = facts.content.features["tabular"] or {}
-    found = [*tabular.get("numeric", ()), *tabular.get("categorical", ())]
+    found = facts.columns
     return f"the columns {', '.join(found)}" if found else "no column"
 
 
