@@ -62,8 +62,8 @@ _BODY = """\
  src="data:image/png;base64,{{ data }}"></figure>
 {% endfor %}
 <p class="note">A line reaches from the lower to the upper one-sided bound. A check passes when
-all of its line is on the right of the black bar. To the right is better, also of the Brier score,
-of which less is better.</p>
+all of its line is on the right of the black bar. Right is better, also of the Brier score, of
+which less is better.</p>
 {{ grid(["Metric", "Champion", "Challenger", "Gain", "Bounds", "Margin", "Most borne",
          "Outcome"], metrics) }}
 {% endif %}

@@ -20,6 +20,7 @@ Figures = Callable[[Floats], Mapping[str, Floats]]
 LOWER_IS_BETTER = ("brier", "artefact_lean")
 
 _WEIGHTS_AT_ONCE = 1 << 20  # resamples x rows held in memory: 8 MB an array
+_STREAM = 0x6A7E
 _FEW_GROUPS = 30  # of the rarest class; with fewer, each class is drawn for itself
 
 
@@ -129,7 +130,9 @@ def resampled(pair: Pair, *, resamples: int, seed: int) -> Iterator[Floats]:
     _, group_of = np.unique(pair.groups, return_inverse=True)
     strata = _strata(pair.labels, group_of)
     count = len(strata)
-    rng = np.random.default_rng(seed)
+    # A stream of its own: of rows that were generated from this seed, the values would decide
+    # how often they are drawn.
+    rng = np.random.default_rng((seed, _STREAM))
     at_once = max(1, _WEIGHTS_AT_ONCE // len(pair))
     for start in range(0, resamples, at_once):
         drawn = np.empty((min(at_once, resamples - start), count))

@@ -60,7 +60,8 @@ def lean_figure(sample: Sample, format_scores: Floats) -> Figures:
 
     The rank correlation (Spearman) of the positive class's probability with that which the
     artefact probe gives, within each class, as a mean over classes: two models that are both
-    right agree by the label, and only one that leans on format agrees within it.
+    right agree by the label, and only one that leans on format agrees within it. A model whose
+    scores go against format leans on it, too, so the sign is that which makes it positive.
 
     Args:
         sample: Of one of the models.
@@ -73,7 +74,7 @@ def lean_figure(sample: Sample, format_scores: Floats) -> Figures:
         x, y = (_standard_ranks(values[rows]) for values in (scores, format_scores))
         within.append((rows, np.stack([np.ones(len(rows)), x, y, x * x, y * y, x * y], axis=1)))
 
-    def figures(weights: Floats) -> dict[str, Floats]:
+    def correlation(weights: Floats) -> Floats:
         found = []
         for rows, moments in within:
             total, x, y, xx, yy, xy = (weights[:, rows] @ moments).T
@@ -83,9 +84,12 @@ def lean_figure(sample: Sample, format_scores: Floats) -> Figures:
                 found.append(np.where(spreads > 1e-12, covered / np.sqrt(spreads), np.nan))
         defined = np.isfinite(found)
         with np.errstate(invalid="ignore"):
-            return {LEAN: np.where(defined, found, 0).sum(axis=0) / defined.sum(axis=0)}
+            mean: Floats = np.where(defined, found, 0).sum(axis=0) / defined.sum(axis=0)
+        return mean
 
-    return figures
+    # Of the whole, so that resamples of a weak correlation are spread around 0.
+    sign = -1.0 if correlation(np.ones((1, len(scores))))[0] < 0 else 1.0
+    return lambda weights: {LEAN: sign * correlation(weights)}
 
 
 def slice_check(
