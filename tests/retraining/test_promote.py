@@ -152,12 +152,15 @@ def test_the_status_for_people(
     promote(configured())
     assert "no version is champion: make one with action=promote" in capsys.readouterr().out
     promotion.promote(1)
+    alone.challenge(3)
+    alone.rollback(3)
     promotion.challenge(2, how=How(share=0.2))
     promote(configured())
     shown = capsys.readouterr().out
     lines = {line.split()[0]: line for line in shown.splitlines() if line.strip()}
     assert all(word in lines["1"] for word in ("champion", "accepted", "v1", "0.810"))
     assert all(word in lines["2"] for word in ("challenger", "canary", "v2"))
+    assert "taken back" in lines["3"]
     assert "accepted" not in lines["4"]
     abort_canary(Path(configured().serve.dir), "too slow")
     monkeypatch.setattr(Journal, "clear", lambda journal: None)

@@ -10,7 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fakenews.retraining.journal import Entry
-from fakenews.retraining.standing import DATA_HASH, DATA_VERSION, ModelVersion, Standing
+from fakenews.retraining.standing import (
+    DATA_HASH,
+    DATA_VERSION,
+    ROLLED_BACK,
+    ModelVersion,
+    Standing,
+)
 from fakenews.serving.state import State
 
 _SHOWN = 20  # versions; those with an alias are shown in any case
@@ -107,7 +113,7 @@ class Overview:
 def shown(overview: Overview) -> Group:
     """The status for people."""
     table = Table(
-        *("", "is", "served as", "gate", *_METRICS.values(), "archive", "registered"),
+        *("", "is", "served as", "gate", *_METRICS.values(), "archive"),
         title=Text(overview.standing.model),
         title_justify="left",
         box=box.SIMPLE,
@@ -115,14 +121,14 @@ def shown(overview: Overview) -> Group:
     versions = overview.shown_versions()
     for found in versions:
         gate = "" if found.gate is None else "accepted" if found.gate.accepted else "refused"
+        taken_back = ["taken back"] if ROLLED_BACK in found.tags else []
         cells = [
             str(found.version),
-            ", ".join(overview.standing.aliases.of(found.version)),
+            ", ".join([*overview.standing.aliases.of(found.version), *taken_back]),
             ", ".join(overview.roles(found)),
             gate,
             *(_figure(found, name) for name in _METRICS),
             found.archive or "",
-            f"{found.created.astimezone():%Y-%m-%d}",
         ]
         table.add_row(*map(Text, cells))
     left_out = len(overview.standing.versions) - len(versions)
