@@ -20,6 +20,7 @@ from fakenews.errors import ConfigError
 from fakenews.monitoring.checks import Policy
 from fakenews.monitoring.job import monitor
 from fakenews.monitoring.quality import Limits
+from fakenews.retraining.gate_policy import GatePolicy
 from fakenews.retraining.promote import promote_rules
 from fakenews.retraining.served import How
 from fakenews.rules import METRICS, preparation_rules, training_rules
@@ -184,6 +185,36 @@ def test_what_is_monitored(composed: Callable[..., DictConfig]) -> None:
         here = key in ("runs", "out", "registry_uri")
         if parameter.default not in (parameter.empty, None) and not here:
             assert cfg[key] == parameter.default, key
+
+
+def test_what_is_gated(composed: Callable[..., DictConfig]) -> None:
+    cfg = without_paths(composed("champion=x", "challenger=y", "test=z", root="gate"))
+    check(cfg)
+    assert "${" not in OmegaConf.to_yaml(cfg, resolve=True)
+    assert Path(cfg.out).name == "gate"
+    # What is written here for all to see are the defaults of the code.
+    policy = instantiate(cfg.policy, _execution_whitelist_=TARGETS, _convert_="all")
+    assert replace(policy, directions=()) == GatePolicy()
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("policy.wrong_refusal=0", "policy.wrong_refusal=0: input should be greater than 0"),
+        ("policy.margins.brier=2", "policy.margins="),
+        ("+policy.margins.recall=0.1", "policy.margins="),
+        ("policy.directions=[{phrase: x}]", "policy.directions="),
+        ("policy.slice_row=1", "did you mean policy.slice_rows"),
+    ],
+)
+def test_a_policy_that_cannot_be(
+    override: str, fault: str, composed: Callable[..., DictConfig]
+) -> None:
+    key = override if override.startswith("+") else f"++{override}"
+    cfg = composed("champion=x", "challenger=y", "test=z", key, root="gate")
+    with pytest.raises(ConfigError) as caught:
+        check(without_paths(cfg))
+    assert fault in str(caught.value)
 
 
 def test_what_is_exported(composed: Callable[..., DictConfig]) -> None:

@@ -24,6 +24,7 @@ from fakenews.config import plain
 from fakenews.data.dataset import Dataset, load
 from fakenews.data.sample import generate, write
 from fakenews.predictor import Predictor
+from fakenews.retraining.contestants import Contestant, Rows, read_rows
 from fakenews.retraining.dataset import make_dataset
 from fakenews.retraining.halves import Halves
 from fakenews.retraining.journal import Journal
@@ -295,8 +296,8 @@ def texts(fusion_bundle: Path) -> pd.DataFrame:
 def variant(
     fusion_bundle: Path, texts: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory
 ) -> Variant:
-    """Writes a bundle like `fusion_bundle`, but for noise on the weights of its last layer, their
-    sign, and whatever is given. It calls two fifths of the texts fake.
+    """Writes a bundle like `fusion_bundle`, but for noise on the weights of its last layer,
+    their sign, and whatever is given. It calls two fifths of the texts fake.
     """
 
     def make(*, noise: float = 0.0, sign: float = 1.0, **changes: Any) -> Path:
@@ -342,3 +343,21 @@ def twin(variant: Variant) -> Path:
 def worse(variant: Variant) -> Path:
     """One that decides the other way round."""
     return variant(sign=-1.0)
+
+
+@pytest.fixture(scope="session")
+def sides(champion: Path, twin: Path) -> tuple[Contestant, Contestant]:
+    """Both, loaded."""
+    return Contestant.load(champion), Contestant.load(twin)
+
+
+@pytest.fixture(scope="session")
+def rows(
+    sides: tuple[Contestant, Contestant],
+    texts: pd.DataFrame,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Rows:
+    """150 of the texts, which both have scored."""
+    path = tmp_path_factory.mktemp("rows") / "test.csv"
+    texts[:150].to_csv(path, index=False)
+    return read_rows(path, champion=sides[0], challenger=sides[1], name="test")

@@ -1,36 +1,14 @@
 """What must not move a decision, and what must not move it the wrong way."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 import pytest
 
 from fakenews.retraining.behaviour import Trial, behaviour_check, directions, invariance
-from fakenews.retraining.contestants import Contestant, Rows, read_rows
+from fakenews.retraining.contestants import Contestant, Rows
 from fakenews.retraining.gate_policy import GatePolicy
 from fakenews.retraining.gate_verdict import Outcome
-from fakenews.retraining.seen import seen_check
-from fakenews.retraining.speed import latency_check
 
-POLICY = GatePolicy(behaviour_rows=60, latency_batches=10)
-
-
-@pytest.fixture(scope="module")
-def sides(champion: Path, twin: Path) -> tuple[Contestant, Contestant]:
-    return Contestant.load(champion), Contestant.load(twin)
-
-
-@pytest.fixture(scope="module")
-def rows(
-    sides: tuple[Contestant, Contestant],
-    texts: pd.DataFrame,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Rows:
-    path = tmp_path_factory.mktemp("rows") / "test.csv"
-    texts[:150].to_csv(path, index=False)
-    return read_rows(path, champion=sides[0], challenger=sides[1], name="test")
+POLICY = GatePolicy(behaviour_rows=60)
 
 
 def trial(champion: float, challenger: float, *, texts: int = 200) -> Trial:
@@ -92,73 +70,10 @@ def test_a_phrase_that_moves_a_probability_the_wrong_way(
         policy = GatePolicy(
             behaviour_rows=60,
             tolerance=0.0,
-            directions=[
-                {"phrase": phrase, "place": "end", "label": "fake", "never": never}
-            ],
+            directions=[{"phrase": phrase, "place": "end", "label": "fake", "never": never}],
         )
         (found,) = directions(rows, *sides, policy)
         assert phrase in found.name
         shares[never] = found.champion.mean()
     # What is not lower is higher, or as it was.
     assert shares["lower"] + shares["higher"] == pytest.approx(1, abs=0.02)
-
-
-def test_latency_is_that_of_the_same_batches(
-    sides: tuple[Contestant, Contestant], rows: Rows
-) -> None:
-    check = latency_check(rows, *sides, GatePolicy(latency_batches=10, latency_ratio=20))
-    assert check.outcome is Outcome.PASSED
-    assert check.numbers["lower"] <= check.numbers["ratio"]
-    assert check.numbers["champion_ms"] > 0
-    slow = latency_check(rows, *sides, GatePolicy(latency_batches=10, latency_ratio=0.01))
-    assert slow.outcome is Outcome.FAILED
-
-
-def trained_from(path: Path, digest: str, **data: str) -> dict:
-    return {
-        "config": {"data": {"text": "text", **data}},
-        "data": {"files": [{"path": str(path), "sha256": digest, "bytes": 9}]},
-    }
-
-
-@pytest.mark.parametrize("how", ["file", "texts", "drawn", "own test", "gone"])
-def test_rows_that_a_challenger_has_learnt_from(
-    how: str,
-    sides: tuple[Contestant, Contestant],
-    rows: Rows,
-    variant: Callable[..., Path],
-    tmp_path: Path,
-    texts: pd.DataFrame,
-) -> None:
-    (file,) = rows.files
-    train = tmp_path / "train.csv"
-    texts[100:300].to_csv(train, index=False)
-    from fakenews.bundle import sha256
-
-    provenance = {
-        "file": trained_from(Path(file.path), file.sha256, test_path="elsewhere"),
-        "texts": trained_from(train, sha256(train), test_path="elsewhere"),
-        "drawn": trained_from(Path(file.path), file.sha256),
-        "own test": trained_from(Path(file.path), file.sha256, test_path=file.path),
-        "gone": trained_from(tmp_path / "gone.csv", "0", test_path="elsewhere"),
-    }[how]
-    challenger = Contestant.load(variant(noise=0.03, provenance=provenance))
-    check, notices = seen_check("test", rows, sides[0], challenger, POLICY)
-    trained = {"file": 150, "texts": 50}.get(how, 0)
-    assert check.numbers["challenger_trained"] == pytest.approx(trained, abs=2)
-    assert check.outcome is (Outcome.FAILED if trained else Outcome.PASSED)
-    noted = {"drawn": "drawn from", "gone": "not there"}.get(how)
-    assert any(noted in notice for notice in notices) if noted else not notices
-
-
-def test_rows_of_the_validation_split_are_noted(
-    sides: tuple[Contestant, Contestant], rows: Rows, variant: Callable[..., Path]
-) -> None:
-    tokens = sides[0].predictor.tokens(rows.frame[:7])
-    reference = {"input_ids": tokens.input_ids, "offsets": tokens.offsets}
-    challenger = Contestant.load(variant(noise=0.03, reference=reference))
-    check, notices = seen_check("window", rows, sides[0], challenger, POLICY)
-    assert check.outcome is Outcome.PASSED
-    assert check.numbers["challenger_validated"] >= 7
-    assert check.numbers["champion_validated"] == 0
-    assert "of its validation split" in notices[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fakenews.bundle import read_bundle
+from fakenews.bundle import read_bundle, write_bundle
 from fakenews.errors import BundleError, ConfigError, DataError, RetrainingError
 from fakenews.retraining.gate import gate
 from fakenews.retraining.gate_policy import GatePolicy
@@ -25,6 +25,11 @@ def test_set(texts: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> P
     path = tmp_path_factory.mktemp("rows") / "test.parquet"
     texts.to_parquet(path)
     return path
+
+
+@pytest.fixture
+def bundles(champion: Path, twin: Path) -> tuple[Path, Path]:
+    return champion, twin
 
 
 def outcome(verdict: GateVerdict, key: str) -> Outcome:
@@ -128,10 +133,10 @@ def test_a_test_set_that_tells_nothing_leaves_it_undecided(
     rows: slice | str,
     said: str,
     texts: pd.DataFrame,
-    champion: Path,
-    twin: Path,
+    bundles: tuple[Path, Path],
     tmp_path: Path,
 ) -> None:
+    champion, twin = bundles
     some = texts[rows] if isinstance(rows, slice) else texts[texts["label"] == rows]
     some.to_csv(tmp_path / "few.csv", index=False)
     verdict = gate(
@@ -185,9 +190,7 @@ def test_a_window_of_one_class_is_left_out(
 
 def test_the_same_bundle_twice(champion: Path, test_set: Path, tmp_path: Path) -> None:
     with pytest.raises(RetrainingError, match="predict with the same files: give two bundles"):
-        gate(
-            champion=champion, challenger=champion, test=test_set, policy=POLICY, out=tmp_path
-        )
+        gate(champion=champion, challenger=champion, test=test_set, policy=POLICY, out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -240,11 +243,7 @@ def test_rows_that_cannot_be_used(
     assert not (tmp_path / "out").exists()
 
 
-def test_columns_that_a_bundle_needs(
-    columns_bundle: Path, tmp_path: Path, variant: Callable[..., Path]
-) -> None:
-    from fakenews.bundle import write_bundle
-
+def test_columns_that_a_bundle_needs(columns_bundle: Path, tmp_path: Path) -> None:
     content = read_bundle(columns_bundle)
     calibration = content.calibration | {"temperature": 3.0}
     other = write_bundle(replace(content, calibration=calibration), tmp_path / "other")
@@ -267,7 +266,7 @@ def test_a_folder_that_cannot_be_written(
     champion: Path, twin: Path, test_set: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(RetrainingError, match="the verdict cannot be written"):
+    with pytest.raises(RetrainingError, match="out is no folder that can be written"):
         gate(
             champion=champion,
             challenger=twin,

@@ -13,9 +13,7 @@ from fakenews.retraining.noninferiority import Evidence, judge
 from fakenews.retraining.paired import Difference
 
 NO_SEEDS = dict.fromkeys(METRICS, 0.0)
-POLICY = GatePolicy(
-    margins=dict.fromkeys(METRICS, 0.1), seed_sd=NO_SEEDS, narrowest=1.0
-)
+POLICY = GatePolicy(margins=dict.fromkeys(METRICS, 0.1), seed_sd=NO_SEEDS, narrowest=1.0)
 
 
 def evidence(
@@ -102,8 +100,9 @@ def test_too_few_rows_leave_it_undecided_and_say_how_many_are_needed() -> None:
     checks = judge(few, POLICY)
     assert set(outcomes(checks)) == {Outcome.UNDECIDED}
     needed = checks[2].numbers["rows_needed"]
-    assert f"200 rows with 40 of the minority are too few to tell a loss of 0.1, {needed:,}" in (
-        checks[2].message
+    assert (
+        f"200 rows with 40 of the minority are too few to tell a loss of 0.1, {needed:,}"
+        in (checks[2].message)
     )
     # With as many rows the same gain is decided, and accepted.
     scale = np.sqrt(200 / needed)

@@ -134,7 +134,7 @@ def test_leaning_on_format_is_correlation_within_a_class() -> None:
     # What both owe to the label is no leaning.
     assert abs(found.champion) < 0.1 < spearmanr(SCORES, form).statistic
     within = [
-        spearmanr((SCORES + form)[LABELS == code], form[LABELS == code]).statistic
+        spearmanr((SCORES + form)[code == LABELS], form[code == LABELS]).statistic
         for code in (0, 1)
     ]
     assert found.challenger == pytest.approx(np.mean(within))

@@ -18,7 +18,7 @@ from fakenews.evaluation.metrics import Floats, Sample
 from fakenews.retraining import behaviour
 from fakenews.retraining.contestants import Contestant, Rows, match, read_rows
 from fakenews.retraining.gate_policy import METRICS, GatePolicy
-from fakenews.retraining.gate_report import table, write
+from fakenews.retraining.gate_report import check_folder, table, write
 from fakenews.retraining.gate_verdict import Check, GateVerdict, Outcome
 from fakenews.retraining.noninferiority import PLACES, Evidence, judge
 from fakenews.retraining.paired import Figures, Pair, differences
@@ -64,6 +64,7 @@ def gate(
         DataError: Rows cannot be read.
         RetrainingError: The bundles cannot be compared, or `out` cannot be written.
     """
+    check_folder(Path(out))
     sides = Contestant.load(champion), Contestant.load(challenger)
     match(*sides)
     behaviour.direction_faults(policy, sides[0].predictor.classes)

@@ -1,6 +1,6 @@
 """What a challenger must keep to, and how often the gate may be wrong."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypedDict, get_args
 
@@ -28,24 +28,6 @@ TRIPWIRES = (
 )
 
 
-class Margins(TypedDict):
-    """The loss of each metric that one would bear at most."""
-
-    average_precision: Fraction
-    macro_f1: Fraction
-    minority_recall: Fraction
-    brier: Fraction
-
-
-class Spread(TypedDict):
-    """By how much each metric differs between trainings that differ in the seed alone."""
-
-    average_precision: NonNegative
-    macro_f1: NonNegative
-    minority_recall: NonNegative
-    brier: NonNegative
-
-
 class Direction(TypedDict):
     """A phrase that must not move a probability the wrong way.
 
@@ -62,7 +44,7 @@ class Direction(TypedDict):
     never: Literal["lower", "higher"]
 
 
-def _margins() -> Margins:
+def _margins() -> dict[Metric, float]:
     return {
         "average_precision": 0.1,
         "macro_f1": 0.1,
@@ -71,7 +53,7 @@ def _margins() -> Margins:
     }
 
 
-def _seed_sd() -> Spread:
+def _seed_sd() -> dict[Metric, float]:
     return {
         "average_precision": 0.01,
         "macro_f1": 0.01,
@@ -115,9 +97,9 @@ class GatePolicy:
 
     wrong_acceptance: Rate = 0.05
     wrong_refusal: Rate = 0.1
-    margins: Margins = field(default_factory=_margins)
+    margins: Mapping[Metric, Fraction] = field(default_factory=_margins)
     narrowest: Fraction = 0.2
-    seed_sd: Spread = field(default_factory=_seed_sd)
+    seed_sd: Mapping[Metric, NonNegative] = field(default_factory=_seed_sd)
     min_rows: Annotated[int, Ge(20)] = 100
     min_minority: Annotated[int, Ge(10)] = 20
     resamples: Annotated[int, Ge(500)] = 4000

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,19 @@ _HEADLINES = {
     State.REFUSED: "The champion stays",
     State.UNDECIDED: "The champion stays: too few rows to tell",
 }
+
+
+def check_folder(folder: Path) -> None:
+    """Notice before minutes of work that the verdict has no place.
+
+    Raises:
+        RetrainingError: The folder cannot be made, or not be written.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise RetrainingError(
+            f"out={folder}: {there} is no folder that can be written: choose another"
+        )
 
 
 def write(verdict: GateVerdict, folder: Path) -> None:
