@@ -17,8 +17,8 @@ from fakenews.monitoring.channels import Webhook
 from fakenews.retraining.cycle import Cycle, Outcome
 from fakenews.retraining.decision import Policy
 from fakenews.retraining.job import retrain
+from fakenews.retraining.setting import Commands, Trial
 from fakenews.retraining.source import DataSource
-from fakenews.retraining.steps import Commands, Trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader")
 

@@ -10,8 +10,9 @@ from fakenews.monitoring.alerts import Channel
 from fakenews.retraining.cycle import STEPS, Cycle, Outcome, Step, find
 from fakenews.retraining.decision import Policy
 from fakenews.retraining.news import tell
+from fakenews.retraining.setting import Commands, Setting, Trial
 from fakenews.retraining.source import DataSource
-from fakenews.retraining.steps import DO, Commands, Setting, Trial, read_report
+from fakenews.retraining.steps import DO, read_report
 
 log = logging.getLogger(__name__)
 

@@ -11,22 +11,18 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fakenews.bounds import NonNegative, Share
 from fakenews.bundle import MANIFEST
+from fakenews.cluster.job import key_of
 from fakenews.errors import RetrainingError
-from fakenews.retraining.commands import run
 from fakenews.retraining.cycle import Cycle, Outcome, Record, Step, last_trained
-from fakenews.retraining.decision import Facts, Policy, decide
+from fakenews.retraining.decision import Facts, decide
 from fakenews.retraining.promote import read_gate
-from fakenews.retraining.registry import Registry
 from fakenews.retraining.selection import TRAIN, WINDOW
-from fakenews.retraining.source import DataSource
-from fakenews.serving.state import State, read_state
+from fakenews.retraining.setting import EVALUATE, Setting
 from fakenews.tracking.artifacts import download_run
 from fakenews.tracking.folder import read_record
 
@@ -34,123 +30,11 @@ log = logging.getLogger(__name__)
 
 _REFUSED = 2  # status of scripts/gate.py
 _POLL = 1.0
-_EVALUATE = "scripts/evaluate.py"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Commands:
-    """Options of the commands that a cycle runs, beside those that it gives itself.
-
-    Attributes:
-        train: Of `train.py`: the model, the encoder, their settings.
-        sweep: Of `train.py -m`, to search before; None: no search.
-        prepare: Of `scripts/prepare.py`, to stream the data; None: they are read to memory.
-        evaluate: Of `scripts/evaluate.py`.
-        gate: Of `scripts/gate.py`.
-        promote: Of `scripts/promote.py`, whatever its action.
-    """
-
-    train: Sequence[str] = ()
-    sweep: Sequence[str] | None = None
-    prepare: Sequence[str] | None = None
-    evaluate: Sequence[str] = ()
-    gate: Sequence[str] = ()
-    promote: Sequence[str] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """How a challenger that was accepted is tried on requests.
-
-    Attributes:
-        share: Of the requests that it answers.
-        seconds: For which it is watched; 0: it is not tried.
-    """
-
-    share: Share = 0.2
-    seconds: NonNegative = 300
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What the steps of a cycle know.
-
-    Attributes:
-        name: Of the registered model.
-        tracking_uri: MLflow's store.
-        served: Folder of the deployment and the served model's name; None: nothing is served.
-        report: The monitor's `verdict.json`.
-        policy: When a model is retrained.
-        source: Of new training data.
-        datasets: Folder of the datasets.
-        cycles: Folder of the cycles.
-        commands: Options of the commands.
-        trial: Of a challenger.
-        root: The working copy.
-        paths: Options that say where things lie, of commands that write elsewhere than they
-            are told.
-    """
-
-    name: str
-    tracking_uri: str
-    served: tuple[Path, str] | None
-    report: Path
-    policy: Policy
-    source: DataSource
-    datasets: Path
-    cycles: Path
-    commands: Commands
-    trial: Trial
-    root: Path
-    paths: Sequence[str]
-
-    @property
-    def registry(self) -> Registry:
-        """The versions of the model."""
-        return Registry(uri=self.tracking_uri, model=self.name)
-
-    @property
-    def state(self) -> State | None:
-        """What is served; None where that is nothing."""
-        if self.served is None:
-            return None
-        folder, name = self.served
-        found = read_state(folder, name=name)
-        return found if found.champion is not None else None
-
-    def call(
-        self, cycle: Cycle, step: Step, command: str, *options: str, ends: Sequence[int] = (0,)
-    ) -> int:
-        """Run a command as a part of a step.
-
-        Returns:
-            Its exit status, one of `ends`.
-
-        Raises:
-            RetrainingError: It failed.
-        """
-        return run(
-            command,
-            [*options, *(() if command == _EVALUATE else self.paths)],
-            root=self.root,
-            log_file=cycle.folder / "logs" / f"{step}.log",
-            ends=ends,
-        )
-
-    def promote(self, cycle: Cycle, step: Step, action: str, *options: str) -> None:
-        """Run `scripts/promote.py`; as `call`."""
-        self.call(
-            cycle,
-            step,
-            "scripts/promote.py",
-            f"name={self.name}",
-            f"action={action}",
-            f"version={cycle['train'].facts['version']}",
-            f"tracking_uri={self.tracking_uri}",
-            *options,
-            *(["serving=none"] if self.state is None else []),
-            *self.commands.promote,
-        )
+# Of a champion's options, those that its successor has of its own.
+_NOT_OF_THE_MODEL = {
+    *("data", "name", "register", "resume", "bundle", "test"),
+    *("hydra", "paths", "logger", "cluster", "sweep", "threads"),
+}
 
 
 def _decide(cycle: Cycle, setting: Setting) -> Record:
@@ -217,7 +101,7 @@ def _train(cycle: Cycle, setting: Setting) -> Record:
         *cycle["prepare"].facts["options"],
         f"name={setting.name}",
         f"logger.tracking_uri={setting.tracking_uri}",
-        *setting.commands.train,
+        *like_champion(cycle.folder / "champion" / "bundle", setting.commands.train),
     ]
     if setting.commands.sweep is not None:
         study = f"{setting.name}-{cycle.folder.name}"
@@ -263,7 +147,7 @@ def _evaluate(cycle: Cycle, setting: Setting) -> Record:
     setting.call(
         cycle,
         "evaluate",
-        _EVALUATE,
+        EVALUATE,
         f"bundle={cycle.folder / 'run'}",
         f"path={dataset / part}",
         f"out={out}",
@@ -391,6 +275,28 @@ def _champion(cycle: Cycle, setting: Setting, run_id: str) -> Path:
     shutil.rmtree(draft, ignore_errors=True)
     download_run(uri=setting.tracking_uri, run=run_id, folder=draft)
     return draft.rename(folder)
+
+
+def like_champion(bundle: Path, changes: Sequence[str]) -> list[str]:
+    """The options of `train.py` that make another model like a champion.
+
+    Args:
+        bundle: Of the champion, which has the options of its training.
+        changes: Options that replace those.
+
+    Returns:
+        Each option once; without those of the data, of the run, and of the machine.
+    """
+    provenance = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))["provenance"]
+    options: dict[str, str] = {}
+    for option in (*provenance.get("overrides", ()), *changes):
+        options[key_of(option)] = option
+    own = {key_of(option) for option in changes}
+    return [
+        option
+        for key, option in options.items()
+        if key in own or key.partition(".")[0].partition("/")[0] not in _NOT_OF_THE_MODEL
+    ]
 
 
 def read_report(path: Path) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
@@ -182,6 +183,10 @@ def bundle_content(
         provenance={
             "data": dataset.manifest,
             "config": plain(cfg),
+            # As typed: what another training like this one is told.
+            "overrides": list(HydraConfig.get().overrides.task)
+            if HydraConfig.initialized()
+            else [],
             "run_id": run.mlflow_id,
             "commit": run.commit,
             "versions": versions(*SHAPE_MODELS),
