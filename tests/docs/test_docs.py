@@ -211,7 +211,6 @@ def test_every_command_composes(
     command: Command, composed: Callable[[str, list[str]], DictConfig]
 ) -> None:
     text = command.text
-    script = text.split()[1]
     if text in WRONG:
         with pytest.raises(Exception, match="pth"):
             composes(composed, text)
