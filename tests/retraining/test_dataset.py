@@ -236,29 +236,6 @@ def test_weights_and_a_user_who_floods(
     assert set(train[train["source"] == "base"]["weight"]) == {1}
 
 
-def test_labels_are_audited_by_the_bundle(
-    make: Make, first: First, fusion_bundle: Path, read_part: Read
-):
-    flagged, manifest = make(**first[1], audit="flag", bundle=fusion_bundle)
-    assert flagged.name == first[0].name  # nothing is left out
-    issues = pd.read_csv(flagged / "label_issues.csv")
-    assert len(issues) == manifest.audit["doubted"] > 0
-    assert manifest.audit["labels"] > 80
-    assert set(issues["part"]) <= {"train", "window"}
-    assert (issues["label"] != issues["suggested"]).all()
-    assert "label_issues.csv" in manifest.files
-    dropped, manifest = make(**first[1], audit="drop", bundle=fusion_bundle)
-    doubted = set(issues[issues["part"] == "train"]["id"])
-    assert manifest.left_out["the audit doubts the label"] == {"feedback": len(doubted)}
-    assert doubted <= set(read_part(flagged, "train")["id"])
-    assert not doubted & set(read_part(dropped, "train")["id"])
-    # A window is what people said.
-    assert read_part(dropped, "window").equals(read_part(flagged, "window"))
-    _, manifest = make(**first[1], audit="flag", window_rows=20)
-    assert manifest.audit == {"audit": "no bundle"}
-    assert any("not audited" in notice for notice in manifest.notices)
-
-
 # --- what cannot be -------------------------------------------------------------------------
 
 

@@ -2,7 +2,9 @@
 
 import csv
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,8 @@ import pytest
 from fakenews.bundle import BundleContent, write_bundle
 from fakenews.errors import RetrainingError
 from fakenews.models.tfidf import TfidfClassifier
+from fakenews.retraining.dataset import make_dataset
+from fakenews.retraining.manifest import DatasetManifest
 from fakenews.retraining.review import find_issues, write_issues
 from fakenews.retraining.rows import Columns
 
@@ -115,3 +119,34 @@ def test_without_cleanlab(bundle: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RetrainingError, match="the audit of labels needs the package cleanlab"):
         find_issues([], {}, bundle=bundle, classes=["fake", "real"])
+
+
+def test_a_version_without_doubted_labels(
+    first: tuple[Path, dict[str, Path]],
+    fusion_bundle: Path,
+    read_part: Callable[[Path, str], pd.DataFrame],
+    tmp_path: Path,
+):
+    def make(**options: Any) -> tuple[Path, DatasetManifest]:
+        given = {"base": first[0], "window_rows": 30, **first[1], **options}
+        manifest = make_dataset(out=tmp_path, **given)
+        return tmp_path / manifest.version, manifest
+
+    flagged, manifest = make(audit="flag", bundle=fusion_bundle)
+    assert flagged.name == first[0].name  # nothing is left out
+    issues = pd.read_csv(flagged / "label_issues.csv")
+    assert len(issues) == manifest.audit["doubted"] > 0
+    assert manifest.audit["labels"] > 80
+    assert set(issues["part"]) <= {"train", "window"}
+    assert (issues["label"] != issues["suggested"]).all()
+    assert "label_issues.csv" in manifest.files
+    dropped, manifest = make(audit="drop", bundle=fusion_bundle)
+    doubted = set(issues[issues["part"] == "train"]["id"])
+    assert manifest.left_out["the audit doubts the label"] == {"feedback": len(doubted)}
+    assert doubted <= set(read_part(flagged, "train")["id"])
+    assert not doubted & set(read_part(dropped, "train")["id"])
+    # A window is what people said.
+    assert read_part(dropped, "window").equals(read_part(flagged, "window"))
+    _, manifest = make(audit="flag", window_rows=20)
+    assert manifest.audit == {"audit": "no bundle"}
+    assert any("not audited" in notice for notice in manifest.notices)

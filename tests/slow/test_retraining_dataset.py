@@ -1,7 +1,6 @@
 """A process that makes training data, and is killed at any moment."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -69,8 +68,8 @@ def test_killed_and_made_again_it_is_the_same(
     while not list(out.glob(".draft-*")) and process.poll() is None:
         time.sleep(0.01)
     time.sleep(moment)
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
+    process.kill()
+    process.communicate(timeout=60)
     # Either all of it is there, or nothing that looks like a version.
     for found in out.glob("[!.]*"):
         assert read_dataset(found).version == found.name == version
