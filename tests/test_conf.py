@@ -200,10 +200,9 @@ def test_what_is_gated(composed: Callable[..., DictConfig]) -> None:
 @pytest.mark.parametrize(
     ("override", "fault"),
     [
-        ("policy.wrong_refusal=0", "policy.wrong_refusal=0: input should be greater than 0"),
+        ("policy.wrong_refusal=0", "policy.wrong_refusal=0: it should be greater than 0"),
         ("policy.margins.brier=2", "policy.margins="),
         ("+policy.margins.recall=0.1", "policy.margins="),
-        ("policy.directions=[{phrase: x}]", "policy.directions="),
         ("policy.slice_row=1", "did you mean policy.slice_rows"),
     ],
 )

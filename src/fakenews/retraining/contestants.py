@@ -211,7 +211,7 @@ def read_rows(
     read = np.isfinite(old).all(axis=1) & np.isfinite(new).all(axis=1)
     if not read.any():
         raise DataError(f"{path}: both bundles together can predict none of the rows")
-    frame = frame[pd.Series(read, index=frame.index)].reset_index(drop=True)
+    frame = frame.iloc[np.flatnonzero(read)].reset_index(drop=True)
     codes = pd.Categorical(frame["label"], categories=classes).codes.astype(np.int64)
     counts = np.bincount(codes, minlength=len(classes))
     groups = duplicate_groups(frame["text"].tolist(), threshold=_NEAR)

@@ -1,8 +1,8 @@
 """What a challenger must keep to, and how often the gate may be wrong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypedDict, get_args
+from typing import Annotated, Literal, TypedDict, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Lt
 
@@ -60,6 +60,21 @@ def _seed_sd() -> dict[Metric, float]:
         "minority_recall": 0.04,
         "brier": 0.003,
     }
+
+
+def _faults(at: int, one: Mapping[str, object]) -> Iterator[str]:
+    """What is wrong with a direction; a list is no place for the checks of signatures."""
+    hints = get_type_hints(Direction)
+    if set(one) != set(hints):
+        yield (
+            f"policy.directions[{at}] has {', '.join(map(str, one)) or 'nothing'}: it needs "
+            f"{', '.join(hints)}"
+        )
+        return
+    for key, hint in hints.items():
+        allowed = get_args(hint)
+        if allowed and one[key] not in allowed:
+            yield f"policy.directions[{at}].{key}={one[key]}: it is one of {', '.join(allowed)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +139,9 @@ class GatePolicy:
                     f"policy.{name} has {', '.join(sorted(values))}: it needs each of "
                     f"{', '.join(METRICS)}"
                 )
+        faults = [fault for at, one in enumerate(self.directions) for fault in _faults(at, one)]
+        if faults:
+            raise ConfigError(faults)
 
     @property
     def together(self) -> float:
