@@ -215,6 +215,8 @@ def test_a_closed_log_is_parquet(tmp_path: Path) -> None:
     assert [row["text"] for row in found] == [None] * 3
     for path in tmp_path.glob("date=*/*"):
         assert pq.read_schema(path).equals(SCHEMA)
+        # What people ask is not for everybody of the machine.
+        assert path.stat().st_mode & 0o007 == 0
 
 
 @pytest.mark.parametrize(
