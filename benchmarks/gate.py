@@ -129,12 +129,12 @@ def bundles(
     options: argparse.Namespace, policy: GatePolicy, console: Console
 ) -> Iterator[dict[str, Any]]:
     """A line for each size of test set, and what the seeds of real trainings change."""
-    sides = [Contestant.load(run) for run in options.runs]
+    first, *others = [Contestant.load(run) for run in options.runs]
     rows = [
-        read_rows(options.test, champion=sides[0], challenger=side, name=str(number))
-        for number, side in enumerate(sides)
+        read_rows(options.test, champion=first, challenger=other, name="test")
+        for other in others
     ]
-    samples = [one.pair.challenger for one in rows]
+    samples = [rows[0].pair.champion, *(one.pair.challenger for one in rows)]
     whole = np.ones((1, len(rows[0].pair)))
     figures = [rows[0].pair.metrics(sample)(whole) for sample in samples]
     spreads = {
