@@ -180,7 +180,10 @@ def _typed(record: Any) -> dict[str, Any]:
     typed = {name: record.get(name) for name in SCHEMA.names}
     typed["time"] = datetime.fromisoformat(record["time"])
     typed["probabilities"] = list(record["probabilities"].items())
-    typed["columns"] = [(name, str(value)) for name, value in record["columns"].items()]
+    typed["columns"] = [
+        (name, None if value is None else str(value))
+        for name, value in record["columns"].items()
+    ]
     if typed["embedding"] is not None:
         typed["embedding"] = base64.b64decode(record["embedding"], validate=True)
     return typed
