@@ -93,10 +93,10 @@ def retrain(
     with current.held():
         if step == "notify":
             _notify(current, channels)
-        elif step != "all":
+            return Outcome.NEXT
+        if step != "all":
             return _do(current, step, setting)
-        else:
-            _do_all(current, setting, channels)
+        _do_all(current, setting, channels)
     return Outcome.NEXT if "promote" in current else Outcome.END
 
 

@@ -113,7 +113,7 @@ class Feedback:
     def _append(self, path: Path, line: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         opener = functools.partial(os.open, mode=MODE)
-        with open(path, "ab+", buffering=0, opener=opener) as file:  # noqa: PTH123 it has no opener
+        with open(path, "ab+", buffering=0, opener=opener) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(size - 1, 0))
             if file.read(1) not in (b"\n", b""):
