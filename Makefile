@@ -28,7 +28,7 @@ test: $(VENV)/dev.done ## Install everything and run the tests.
 	$(PYTEST) $(ARGS)
 
 test-slow: $(VENV)/dev.done $(VENV)-airflow/airflow.done ## Run the slow integration tests.
-	$(PYTEST) -m slow $(ARGS)
+	$(PYTEST) -m slow --durations=25 $(ARGS)
 
 test-all: test test-slow ## Run both.
 
