@@ -127,6 +127,6 @@ class Setting:
             f"version={cycle['train'].facts['version']}",
             f"tracking_uri={self.tracking_uri}",
             *options,
-            *(["serving=none"] if self.state is None else []),
+            *(["serving=none"] if self.state is None and "serving=none" not in options else []),
             *self.commands.promote,
         )
