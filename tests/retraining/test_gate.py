@@ -5,14 +5,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 
 from fakenews.bundle import read_bundle, write_bundle
 from fakenews.errors import BundleError, ConfigError, DataError, RetrainingError
-from fakenews.retraining.gate import gate
+from fakenews.evaluation.metrics import Sample
+from fakenews.retraining.gate import Scored, gate, statistical_checks
 from fakenews.retraining.gate_policy import GatePolicy
 from fakenews.retraining.gate_verdict import GateVerdict, Outcome, State
+from fakenews.retraining.paired import Pair
 
 # Two twins differ by little, and what is measured here is no speed.
 POLICY = GatePolicy(
@@ -228,7 +232,7 @@ def test_a_damaged_bundle(
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("headline,label\nRain,fake\n", "text is not set"),
+        ("headline,label\nRain,fake\n", "no column 'text'"),
         ("text,label\nRain,maybe\nSnow,fake\n", "1 of 2 rows have a label that is no class"),
         ("text,label\n", "no rows"),
     ],
@@ -274,3 +278,35 @@ def test_a_folder_that_cannot_be_written(
             policy=POLICY,
             out=tmp_path / "out",
         )
+
+
+def test_more_than_two_classes_and_no_threshold() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, p=[0.6, 0.3, 0.1], size=900).astype(np.int64)
+    classes = ["a", "b", "c"]
+    odds = 2.5 * np.eye(3)[labels] + rng.normal(size=(900, 3))
+
+    def sample(odds: np.ndarray) -> Sample:
+        return Sample.of(
+            softmax(odds, axis=1), labels, classes=classes, positive="c", threshold=None
+        )
+
+    outcomes = {}
+    for name, challenger in (
+        ("twin", odds + 0.2 * rng.normal(size=(900, 3))),
+        ("worse", 0.3 * odds + rng.normal(size=(900, 3))),
+    ):
+        pair = Pair(
+            labels=labels,
+            groups=np.arange(900),
+            champion=sample(odds),
+            challenger=sample(challenger),
+            minority=2,
+        )
+        masks = {"half": np.arange(900) < 450}
+        scored = Scored(pair=pair, masks=masks, format_scores=rng.random(900))
+        checks = statistical_checks({"test": scored}, POLICY)
+        outcomes[name] = {check.key: check.outcome for check in checks}
+    assert set(outcomes["twin"].values()) == {Outcome.PASSED}
+    assert outcomes["worse"]["test.average_precision"] is Outcome.FAILED
+    assert outcomes["worse"]["test.slices"] is Outcome.FAILED

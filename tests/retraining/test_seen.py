@@ -15,11 +15,19 @@ from fakenews.retraining.seen import seen_check
 POLICY = GatePolicy()
 
 
-def trained_from(path: Path, digest: str, **data: str) -> dict:
-    return {
-        "config": {"data": {"text": "text", **data}},
-        "data": {"files": [{"path": str(path), "sha256": digest, "bytes": 9}]},
-    }
+def trained_from(path: Path, digest: str, *, test: Path | None = None) -> dict:
+    files = [{"path": str(path), "sha256": digest, "bytes": 9}]
+    if test is not None:
+        digest = sha256(test) if test.exists() else "1"
+        files = [one for one in files if one["path"] != str(test)]
+        files.append({"path": str(test), "sha256": digest, "bytes": 9})
+    data = {"text": "text", "test_path": None if test is None else str(test)}
+    return {"config": {"data": data}, "data": {"files": files}}
+
+
+def prepared(role: str, path: Path) -> dict:
+    digest = sha256(path) if role == "train" else "1"
+    return {"role": role, "path": str(path), "sha256": digest, "bytes": 9}
 
 
 @pytest.fixture
@@ -29,15 +37,21 @@ def provenances(rows: Rows, texts: pd.DataFrame, tmp_path: Path) -> dict[str, di
     train = tmp_path / "train.csv"
     texts[100:300].to_csv(train, index=False)
     return {
-        "file": trained_from(Path(file.path), file.sha256, test_path="elsewhere"),
-        "texts": trained_from(train, sha256(train), test_path="elsewhere"),
+        "file": trained_from(Path(file.path), file.sha256, test=tmp_path / "elsewhere.csv"),
+        "texts": trained_from(train, sha256(train), test=tmp_path / "elsewhere.csv"),
         "drawn": trained_from(Path(file.path), file.sha256),
-        "own test": trained_from(Path(file.path), file.sha256, test_path=file.path),
-        "gone": trained_from(tmp_path / "gone.csv", "0", test_path="elsewhere"),
+        "own test": trained_from(Path(file.path), file.sha256, test=Path(file.path)),
+        "prepared": {
+            "data": {
+                "inputs": [prepared("train", train), prepared("test", train)],
+                "settings": {"text": "text"},
+            }
+        },
+        "gone": trained_from(tmp_path / "gone.csv", "0", test=tmp_path / "elsewhere.csv"),
     }
 
 
-@pytest.mark.parametrize("how", ["file", "texts", "drawn", "own test", "gone"])
+@pytest.mark.parametrize("how", ["file", "texts", "drawn", "own test", "prepared", "gone"])
 def test_rows_that_a_challenger_has_learnt_from(
     how: str,
     provenances: dict[str, dict],
@@ -47,7 +61,7 @@ def test_rows_that_a_challenger_has_learnt_from(
 ) -> None:
     challenger = Contestant.load(variant(noise=0.03, provenance=provenances[how]))
     check, notices = seen_check("test", rows, sides[0], challenger, POLICY)
-    trained = {"file": 150, "texts": 50}.get(how, 0)
+    trained = {"file": 150, "texts": 50, "prepared": 50}.get(how, 0)
     assert check.numbers["challenger_trained"] == pytest.approx(trained, abs=5)
     assert check.outcome is (Outcome.FAILED if trained else Outcome.PASSED)
     noted = {"drawn": "drawn from", "gone": "not there"}.get(how)

@@ -17,11 +17,11 @@ from tqdm import tqdm
 from fakenews.bundle import BundleContent, find_bundle, read_bundle, sha256, verify
 from fakenews.data.artefacts import artefacts
 from fakenews.data.audit import probe_scores
-from fakenews.data.checks import expand_paths, some
+from fakenews.data.checks import expand_paths, hint, some
 from fakenews.data.duplicates import duplicate_groups
 from fakenews.data.formats import open_source
 from fakenews.data.sources import SourceFile, read_table
-from fakenews.errors import DataError, RetrainingError
+from fakenews.errors import ConfigError, DataError, RetrainingError
 from fakenews.evaluation.metrics import Floats, Sample
 from fakenews.evaluation.slices import slice_masks
 from fakenews.inference.settings import data_setting
@@ -256,13 +256,20 @@ def _columns(path: str | Path, challenger: Contestant) -> tuple[str, str]:
     files, faults = expand_paths(path)
     if faults:
         raise DataError(faults)
-    usual = ("text", "label")
-    present = open_source(files[0], expected=usual, lenient=True).columns
-    content = challenger.content
-    text, label = (
-        name if name in present else str(data_setting(content, name, None)) for name in usual
-    )
+    present = open_source(files[0], expected=["text", "label"], lenient=True).columns
+    text, label = (_column(name, present, challenger, files[0]) for name in ("text", "label"))
     return text, label
+
+
+def _column(name: str, present: Sequence[str], challenger: Contestant, path: Path) -> str:
+    if name in present:
+        return name
+    try:
+        return str(data_setting(challenger.content, name, None))
+    except ConfigError as error:
+        raise DataError(
+            f"{path}: no column {name!r}{hint(name, present, 'columns')}"
+        ) from error
 
 
 def _labels(frame: pd.DataFrame, path: str | Path, challenger: Contestant) -> pd.Series:

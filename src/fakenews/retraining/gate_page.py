@@ -22,16 +22,18 @@ _STYLE = """\
   .figures small { display: block; }
   ul { margin: .3rem 0; padding-left: 1.2rem; }
   li { max-width: 85ch; margin: .25rem 0; overflow-wrap: anywhere; }
+  th:first-child, td:first-child { min-width: 8rem; overflow-wrap: normal; }
+  .checks th:first-child, .checks td:first-child { min-width: 0; }
   .checks td { vertical-align: top; text-align: left; }
   .checks th { text-align: left; }
   .checks td:last-child { overflow-wrap: anywhere; min-width: 14rem; }
-  .checks td:first-child { overflow-wrap: normal; }
   dt { font-weight: 700; margin-top: .5rem; }
   dd { margin: 0; max-width: 75ch; }
   @media (max-width: 600px) {
     body { margin: .6rem auto; padding: 0 .6rem; }
     h1 { font-size: 1.3rem; }
     .verdict { padding: .7rem .8rem; }
+    td, th { padding: .25rem .4rem; }
   }"""
 
 _BODY = """\

@@ -75,26 +75,24 @@ def _seen(side: Contestant, rows: Rows) -> tuple[dict[str, NDArray[np.bool_]], l
     """Rows that were trained on, and validated on; and what is to be told."""
     trained = np.zeros(len(rows.frame), dtype=bool)
     notices = []
-    config = side.content.provenance.get("config", {}).get("data", {})
-    files = side.content.provenance.get("data", {}).get("files", ())
-    apart = [path for name in ("val_path", "test_path") for path in _paths(config.get(name))]
-    tested = {file["sha256"] for file in files if _within(file["path"], apart)}
-    learnt = [file for file in files if not _within(file["path"], apart)]
+    learnt, tested, settings = _sources(side)
     # Without files of their own, its test rows are some of those that it read.
-    drawn = not _paths(config.get("test_path"))
+    drawn = not tested
     for file in rows.files:
-        if not drawn and file.sha256 in {one["sha256"] for one in learnt}:
-            trained |= (rows.frame["file"] == file.path).to_numpy()
-        elif drawn and file.sha256 in {one["sha256"] for one in learnt}:
+        if file.sha256 not in {one["sha256"] for one in learnt}:
+            continue
+        if drawn:
             notices.append(
                 f"{file.path} is a file that its training rows were drawn from: give rows of "
                 "its test split alone"
             )
+        else:
+            trained |= (rows.frame["file"] == file.path).to_numpy()
     clean = {file.path for file in rows.files if file.sha256 in tested}
     # Of its own test files, training has left out whatever they repeat.
     others = ~rows.frame["file"].isin(clean).to_numpy()
     if not drawn and others.any():
-        texts = _texts(learnt, config, side.predictor.cleaning)
+        texts = _texts(learnt, settings, side.predictor.cleaning)
         if texts is None:
             notices.append("the files that it was trained on are not there to compare with")
         else:
@@ -109,6 +107,24 @@ def _seen(side: Contestant, rows: Rows) -> tuple[dict[str, NDArray[np.bool_]], l
     return {"trained": trained, "validated": validated}, notices
 
 
+def _sources(
+    side: Contestant,
+) -> tuple[list[Mapping[str, Any]], set[str], Mapping[str, Any]]:
+    """Files that a bundle learnt from; hashes of those of its tests; how they were read."""
+    provenance = side.content.provenance
+    data = provenance.get("data", {})
+    config = provenance.get("config", {}).get("data", {})
+    if inputs := data.get("inputs"):  # of a prepared dataset
+        learnt = [one for one in inputs if one["role"] == "train"]
+        tested = {one["sha256"] for one in inputs if one["role"] == "test"}
+        return learnt, tested, data.get("settings", {})
+    files: Sequence[Mapping[str, Any]] = data.get("files", ())
+    tests = _paths(config.get("test_path"))
+    apart = [*tests, *_paths(config.get("val_path"))]
+    tested = {file["sha256"] for file in files if _within(file["path"], tests)}
+    return [file for file in files if not _within(file["path"], apart)], tested, config
+
+
 def _paths(value: Any) -> list[str]:
     if value is None:
         return []
@@ -120,7 +136,7 @@ def _within(file: str, paths: Sequence[str]) -> bool:
 
 
 def _texts(
-    files: Sequence[Mapping[str, Any]], config: Mapping[str, Any], cleaning: Cleaning
+    files: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], cleaning: Cleaning
 ) -> set[str] | None:
     """The texts of training files; None if they are not as they were, or too many."""
     paths = [Path(str(file.get("path"))) for file in files]
@@ -133,7 +149,7 @@ def _texts(
             return None
         found = read_table(
             paths,
-            text=str(config.get("text")),
+            text=str(settings.get("text")),
             label=None,
             normalise=cleaning.normalise,
             max_chars=cleaning.max_chars,
