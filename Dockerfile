@@ -1,5 +1,5 @@
-# Images of this project, all on one base: `train`, `predict`, `serve`, `web`, `monitor` and
-# `mlflow`.
+# Images of this project, all on one base: `train`, `predict`, `serve`, `web`, `monitor`,
+# `retrain` and `mlflow`.
 #
 #   docker build --target train --tag fakenews-train .
 #
@@ -61,6 +61,13 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
     install-packages --editable ".[monitor,s3]" \
     && rm /opt/venv/lib/python3.*/site-packages/fakenews-*.dist-info/entry_points.txt
+
+
+FROM builder AS retrain-packages
+# All that a cycle calls: training, the monitor, archives.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    install-packages --editable ".[train,serve,web,monitor,retrain,postgres,s3]"
 
 
 FROM builder AS mlflow-packages
@@ -167,6 +174,15 @@ EXPOSE 9105
 HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=4 \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9105/metrics', timeout=8)"]
 CMD ["python", "scripts/monitor.py", "bundle=latest", "schedule=15m", "metrics_host=0.0.0.0"]
+
+
+# A step of a cycle, as deploy/airflow starts them in pods.
+FROM runtime AS retrain
+COPY --from=retrain-packages /opt/venv /opt/venv
+COPY --from=source /app /app
+ARG COMMIT
+ENV FAKENEWS_COMMIT=${COMMIT}
+CMD ["python", "scripts/retrain.py", "--help"]
 
 
 FROM runtime AS mlflow

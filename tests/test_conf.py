@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from fakenews.errors import ConfigError
 from fakenews.monitoring.checks import Policy
 from fakenews.monitoring.job import monitor
 from fakenews.monitoring.quality import Limits
+from fakenews.retraining.gate_policy import GatePolicy
+from fakenews.retraining.promote import promote_rules
+from fakenews.retraining.served import How
 from fakenews.rules import METRICS, preparation_rules, training_rules
 from fakenews.serving.archive import ModelConfig
 from fakenews.serving.deploy import deploy_rules
@@ -184,6 +187,35 @@ def test_what_is_monitored(composed: Callable[..., DictConfig]) -> None:
             assert cfg[key] == parameter.default, key
 
 
+def test_what_is_gated(composed: Callable[..., DictConfig]) -> None:
+    cfg = without_paths(composed("champion=x", "challenger=y", "test=z", root="gate"))
+    check(cfg)
+    assert "${" not in OmegaConf.to_yaml(cfg, resolve=True)
+    assert Path(cfg.out).name == "gate"
+    # What is written here for all to see are the defaults of the code.
+    policy = instantiate(cfg.policy, _execution_whitelist_=TARGETS, _convert_="all")
+    assert replace(policy, directions=()) == GatePolicy()
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("policy.wrong_refusal=0", "policy.wrong_refusal=0: it should be greater than 0"),
+        ("policy.margins.brier=2", "policy.margins="),
+        ("+policy.margins.recall=0.1", "policy.margins="),
+        ("policy.slice_row=1", "did you mean policy.slice_rows"),
+    ],
+)
+def test_a_policy_that_cannot_be(
+    override: str, fault: str, composed: Callable[..., DictConfig]
+) -> None:
+    key = override if override.startswith("+") else f"++{override}"
+    cfg = composed("champion=x", "challenger=y", "test=z", key, root="gate")
+    with pytest.raises(ConfigError) as caught:
+        check(without_paths(cfg))
+    assert fault in str(caught.value)
+
+
 def test_what_is_exported(composed: Callable[..., DictConfig]) -> None:
     cfg = composed("bundle=latest", "engine=onnx-int8", root="export")
     check(cfg, rules=export_rules)
@@ -192,6 +224,18 @@ def test_what_is_exported(composed: Callable[..., DictConfig]) -> None:
     # What is written here for all to see are the defaults of the code.
     assert instantiate(cfg.tolerances, _execution_whitelist_=TARGETS) == Tolerances()
     assert instantiate(cfg.config, _execution_whitelist_=TARGETS) == ModelConfig()
+
+
+def test_what_is_promoted(composed: Callable[..., DictConfig]) -> None:
+    cfg = composed("name=news", root="promote")
+    check(cfg, rules=promote_rules)
+    assert "${" not in OmegaConf.to_yaml(cfg, resolve=True)
+    # Archives are made as by scripts/export.py.
+    alone = composed("bundle=x", root="export")
+    assert {key: alone[key] for key in cfg.export} == cfg.export
+    # What is written here for all to see are the defaults of the code.
+    how = How()
+    assert {name: cfg[name] for name in asdict(how)} == asdict(how)
 
 
 @pytest.mark.parametrize("model", ["fusion", "text", "tabular", "seed", "tfidf"])

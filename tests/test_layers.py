@@ -26,6 +26,7 @@ ORDER = [
     ("training",),
     ("cluster",),
     ("retraining",),
+    ("demo",),
 ]
 LEVEL = {stage: level for level, stages in enumerate(ORDER) for stage in stages}
 

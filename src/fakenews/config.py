@@ -228,9 +228,7 @@ def without_paths(cfg: DictConfig) -> DictConfig:
     """A configuration that is one call, without `paths`, to which its options refer."""
     found = copy.deepcopy(cfg)
     with read_write(found), open_dict(found):
-        for key in map(str, cfg):
-            if OmegaConf.is_interpolation(cfg, key):
-                found[key] = cfg[key]
+        OmegaConf.resolve(found)
         del found["paths"]
     return found
 

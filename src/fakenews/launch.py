@@ -18,6 +18,9 @@ _WAIT = timedelta(minutes=5)
 VERDICT = "FAKENEWS_VERDICT"
 """Names a file, in the environment of the ranks that `cluster=torchrun` starts."""
 
+CHILD = "FAKENEWS_CHILD"
+"""In the environment of a command that another command has started, and waits for."""
+
 # Of <sys/prctl.h>.
 _PR_SET_PDEATHSIG = 1
 
@@ -145,8 +148,9 @@ def verdict() -> int | None:
 
 
 def end_with_launcher() -> None:
-    """Ask this process to save and end when torchrun is killed, which cannot say so."""
-    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+    """Ask this process to save and end when what started it is killed, which cannot say so."""
+    is_child = "TORCHELASTIC_RUN_ID" in os.environ or CHILD in os.environ
+    if is_child and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

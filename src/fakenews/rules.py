@@ -225,8 +225,12 @@ def _source_rules(data: DictConfig) -> Iterator[str]:
             "validation rows; give data.val_path, or a share above 0"
         )
     columns = [data.text, data.label, *data.numeric, *data.categorical]
+    columns += [] if data.weight is None else [data.weight]
     for column in sorted({column for column in columns if columns.count(column) > 1}):
-        yield f"the column {column!r} is used twice in data.text, label, numeric, categorical"
+        yield (
+            f"the column {column!r} is used twice in data.text, label, numeric, categorical, "
+            "weight"
+        )
     names = sorted(set((data.label_names or {}).values()))
     if names and data.positive is not None and data.positive not in names:
         yield f"data.positive={data.positive} is not in data.label_names: {', '.join(names)}"

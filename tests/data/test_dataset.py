@@ -4,10 +4,13 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fakenews.data import sample
 from fakenews.data.dataset import load
+from fakenews.data.sources import read_table
 from fakenews.errors import ConfigError, DataError
 
 
@@ -139,3 +142,114 @@ def test_unusable_tables_are_refused(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(DataError, match=message):
         load(path=path, text="text", label="label")
+
+
+@pytest.fixture
+def weighted(tmp_path, headlines):
+    def write(cells, name="weighted.csv"):
+        rows = pd.read_csv(headlines, dtype=str)
+        rows["trust"] = [cells[number % len(cells)] for number in range(len(rows))]
+        rows.to_csv(tmp_path / name, index=False)
+        return partial(load, path=tmp_path / name, text="text", label="label")
+
+    return write
+
+
+def test_weights_are_read_and_an_empty_cell_is_1(weighted):
+    load_it = weighted(["0.5", "", "3e1", " 0 "])
+    frame = load_it(weight="trust").frame
+    expected = np.tile([0.5, 1, 30, 0], 100)
+    assert frame["sample_weight"].dtype == np.float64
+    assert (frame["sample_weight"].to_numpy() == expected[frame["row"] - 1]).all()
+
+
+def test_weights_change_neither_rows_nor_splits_and_without_them_nothing_has_changed(weighted):
+    load_it = weighted(["0.5", "2"])
+    plain, found = load_it(), load_it(weight="trust")
+    columns = ["raw", "text", "label", "file", "row", "group", "split"]
+    assert list(plain.frame) == columns
+    pd.testing.assert_frame_equal(plain.frame, found.frame[columns])
+    # Another training.
+    assert plain.manifest["data_hash"] != found.manifest["data_hash"]
+    assert plain.audit == found.audit
+
+
+def test_official_test_files_need_no_weights(weighted, headlines, tmp_path):
+    rows = pd.read_csv(headlines)
+    rows[300:].to_csv(tmp_path / "test.csv", index=False)
+    found = weighted(["3"])(weight="trust", test_path=tmp_path / "test.csv")
+    assert set(found.part("train")["sample_weight"]) == {3}
+    assert set(found.part("test")["sample_weight"]) == {1}
+
+
+@pytest.mark.parametrize("cell", ["-1", "nan", "inf", "much", "1e999", "-0.001", "1,5"])
+def test_what_is_no_weight_is_told_with_its_row(weighted, cell):
+    load_it = weighted(["1", cell, "2"])
+    with pytest.raises(DataError) as caught:
+        load_it(weight="trust")
+    first, *_, last = caught.value.faults
+    assert first.endswith(
+        f"weighted.csv: row 2, column 'trust': {cell!r} is no finite number of at least 0"
+    )
+    assert "more rows like these" in last
+
+
+def test_null_and_not_a_number_of_parquet(tmp_path):
+    table = pd.DataFrame({"text": ["a", "b"] * 8, "label": ["x", "y"] * 8})
+    for value, count in ((None, 16), (float("nan"), 0)):
+        column = pa.array([value, 2.0] * 8, from_pandas=False)
+        pq.write_table(pa.table({**table, "w": column}), tmp_path / "rows.parquet")
+        read = partial(
+            read_table, tmp_path / "rows.parquet", text="text", label="label", weight="w"
+        )
+        if count:
+            assert read().frame["sample_weight"].tolist() == [1.0, 2.0] * 8
+        else:
+            with pytest.raises(DataError, match="row 1, column 'w': 'nan' is no finite"):
+                read()
+
+
+@pytest.mark.parametrize(
+    ("weight", "more", "fault"),
+    [
+        ("trusted", {}, "no column 'trusted', did you mean 'trust'? columns: 'text', 'label'"),
+        ("text", {}, "column 'text' is both the weight and the text"),
+        ("label", {}, "column 'label' is both the weight and the label"),
+        (
+            "trust",
+            {"numeric": ["trust"]},
+            "column 'trust' is both the weight and an extra column",
+        ),
+    ],
+)
+def test_a_column_that_cannot_be_the_weight(weighted, weight, more, fault):
+    with pytest.raises(DataError) as caught:
+        weighted(["1"])(weight=weight, **more)
+    assert any(
+        fault.replace("?", ";") in found.replace("?", ";") for found in caught.value.faults
+    )
+
+
+def test_a_class_without_any_weight_cannot_be_learnt(weighted):
+    with pytest.raises(DataError) as caught:
+        weighted(["0"])(weight="trust")
+    assert caught.value.faults == [
+        f"column 'trust': all training rows of class '{name}' have a weight of 0, so it cannot "
+        "be learnt"
+        for name in ("fake", "real")
+    ]
+    with pytest.raises(DataError, match="'trust': the weights are too large to be added up"):
+        weighted(["1e308"])(weight="trust")
+
+
+def test_a_feature_may_have_any_name_where_there_are_no_weights(tmp_path, headlines):
+    rows = pd.read_csv(headlines)
+    rows["sample_weight"] = 2.0
+    rows["w"] = 1.0
+    rows.to_csv(tmp_path / "own.csv", index=False)
+    load_it = partial(
+        load, path=tmp_path / "own.csv", text="text", label="label", numeric=["sample_weight"]
+    )
+    assert set(load_it().frame["sample_weight"]) == {2.0}
+    with pytest.raises(DataError, match="extra column 'sample_weight' has a name the program"):
+        load_it(weight="w")

@@ -186,7 +186,7 @@ def test_every_rule_says_how_urgent_it_is_and_is_tried() -> None:
     for rule in rules():
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert rule["labels"]["part"] in {"service", "model"}
-        assert rule["annotations"].keys() == {"summary", "description"}
+        assert rule["annotations"].keys() == {"summary", "description", "runbook"}
         expected = {
             bool(case["exp_alerts"]) for case in cases if case["alertname"] == rule["alert"]
         }

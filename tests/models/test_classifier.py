@@ -253,7 +253,7 @@ def test_a_blank_batch_has_gradients_of_zero_and_is_not_logged():
 
 def test_a_single_row_is_not_blank():
     model = make()
-    one = Batch(*(column[:1] for column in batches()[0]))
+    one = Batch(*(column[:1] for column in batches()[0] if column is not None))
     logged: list[str] = []
     model.log = lambda name, *_, **__: logged.append(name)  # type: ignore[assignment,method-assign]
     assert model.training_step(one, 0).item() > 0
@@ -265,3 +265,61 @@ def test_blank_rows_are_not_validated():
     plain = trainer().validate(make(), loader(content), verbose=False)
     padded = trainer().validate(make(), loader([*content, blank()]), verbose=False)
     assert padded == plain
+
+
+def weighted(content: list[Batch], *weights: float) -> list[Batch]:
+    """Batches whose rows have these weights, again and again."""
+    rows = sum(len(batch.rows) for batch in content)
+    found = torch.tensor(weights, dtype=torch.float64).repeat(rows)[:rows]
+    sizes = [len(batch.rows) for batch in content]
+    return [
+        batch._replace(weights=part)
+        for batch, part in zip(content, found.split(sizes), strict=True)
+    ]
+
+
+def fitted(content: list[Batch], **arguments: Any) -> dict[str, Tensor]:
+    model = make(**arguments)
+    model.network = TabularNet(tabular_dim=4, num_classes=2, dropout=0.0)
+    trainer(max_epochs=2).fit(model, loader(content), loader(batches()))
+    return model.network.state_dict()
+
+
+def differ(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def test_the_loss_of_shares_is_a_weighted_mean_and_classes_are_weighted_too():
+    model = make(class_counts={"fake": 30, "real": 10}, class_weights="balanced")
+    weights = torch.tensor([1.0, 2.0, 0.0, 5.0], dtype=torch.float64)
+    rows = functional.cross_entropy(LOGITS, LABELS, reduction="none") * model.weights[LABELS]
+    expected = (weights * rows).sum() / weights.sum()
+    found = model.loss(LOGITS, LABELS, weights / weights.sum())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected.float())
+
+
+def test_a_weight_is_relative_to_those_of_its_batch():
+    plain = fitted(batches())
+    assert differ(fitted(weighted(batches(), 1)), plain) < 1e-6
+    for scale in (1e-300, 7, 1e300):
+        assert differ(fitted(weighted(batches(), scale)), plain) < 1e-6, scale
+    assert differ(fitted(weighted(batches(), 1, 3)), plain) > 1e-3
+
+
+def test_rows_without_weight_are_not_learnt_from_and_a_batch_of_them_changes_nothing():
+    content = batches()
+    turned = [batch._replace(labels=1 - batch.labels) for batch in content]
+    spoilt = [
+        Batch(*(torch.cat(pair) for pair in zip(one[:-1], two[:-1], strict=True)))
+        for one, two in zip(content, turned, strict=True)
+    ]
+    only = [
+        batch._replace(weights=torch.tensor([1.0] * 8 + [0.0] * 8).double()) for batch in spoilt
+    ]
+    assert differ(fitted(only), fitted(content)) < 1e-6
+    model = make()
+    (nothing,) = weighted(content[:1], 0)
+    trainer(max_epochs=1).fit(model, loader([nothing]), loader(content))
+    # But for the decay of weights, which AdamW does without any gradient.
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())

@@ -54,3 +54,26 @@ def test_unknown_words_and_the_empty_text_get_the_intercept():
 def test_texts_without_a_common_word(texts: list[str], min_rows: int):
     with pytest.raises(DataError, match=r"model\.min_rows"):
         TfidfClassifier(min_rows=min_rows).fit(texts, np.array([0, 1] * 2))
+
+
+def test_a_row_counts_as_its_weight_says():
+    model = TfidfClassifier(min_rows=1, balanced=False)
+    repeated = [text for n, text in enumerate(TEXTS) for _ in range(1 + n % 2)]
+    codes = np.array([code for n, code in enumerate(TWO) for _ in range(1 + n % 2)])
+    codes[::5] = 1 - codes[::5]
+    weights = np.arange(1.0, len(codes) + 1)
+    one = model.fit(repeated, codes, weights=weights).logits(TEXTS)
+    again = model.fit(repeated, codes, weights=1e300 * weights).logits(TEXTS)
+    np.testing.assert_allclose(one, again)
+    same = model.fit(repeated, codes, weights=np.full(len(codes), 0.25)).logits(TEXTS)
+    np.testing.assert_allclose(same, model.fit(repeated, codes).logits(TEXTS))
+    assert np.abs(one - same).max() > 0.01
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_labels_of_no_weight_do_not_count(balanced: bool):
+    model = TfidfClassifier(min_rows=1, balanced=balanced)
+    turned = np.concatenate([TWO, 1 - TWO])
+    weights = np.repeat([1.0, 0.0], len(TWO))
+    found = model.fit(TEXTS * 2, turned, weights=weights).logits(TEXTS)
+    assert (found.argmax(1) == TWO).all()

@@ -18,8 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from fakenews.bundle import read_bundle, write_bundle
 from fakenews.data.sample import Drift, generate
 from fakenews.errors import BundleError, ConfigError, MonitoringError
+from fakenews.monitoring.answering import Answering
 from fakenews.monitoring.checks import Policy
-from fakenews.monitoring.job import Answering, monitor
+from fakenews.monitoring.job import monitor
 from fakenews.monitoring.quality import Limits
 from fakenews.monitoring.verdict import State
 from fakenews.predictor import Predictor

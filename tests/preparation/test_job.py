@@ -12,6 +12,7 @@ from fakenews.data.prepared import load
 from fakenews.data.shards import read_manifest, verify
 from fakenews.data.storage import Storage
 from fakenews.errors import ConfigError, DataError
+from fakenews.training.reader import Reader
 
 Prepare = Callable[..., Path]
 Write = Callable[..., Path]
@@ -293,3 +294,64 @@ def test_a_stray_file_is_to_be_removed(run_prepare: Prepare, write_csv: Write) -
     with pytest.raises(DataError, match=r"train/notes\.txt would stand among the shards"):
         run_prepare(*command, "overwrite=true", "seed=1")
     assert (out / "manifest.json").exists()
+
+
+def test_weights_are_kept_and_trained_on(run_prepare: Prepare, write_csv: Write) -> None:
+    rows = [(*row[:2], ("", "0", "2.5")[n % 3]) for n, row in enumerate(ROWS)]
+    path = write_csv("a.csv", rows, "text,label,trust")
+    plain = run_prepare(*CSV, f"data.path={path}", out="plain")
+    out = run_prepare(*CSV, f"data.path={path}", "data.weight=trust")
+    expected = {row[0]: float(row[2] or 1) for row in rows}
+    data = load(path=out)
+    assert data.prepared.settings["weight"] == "trust"
+    reader = Reader(data, None, None)
+    for group in range(len(data.group_rows("train"))):
+        found = reader.read("train", group).columns.weights
+        texts = data.read_group("train", group, ["text"])["text"].to_pylist()
+        assert found is not None
+        assert found.tolist() == [expected[text] for text in texts]
+    assert reader.read("val", 0).columns.weights is None
+    blank = reader.blank().weights
+    assert blank is not None
+    assert blank.tolist() == [0]
+    # Without weights all is as before there were any.
+    before = load(path=plain)
+    assert "weight" not in before.prepared.settings
+    assert Reader(before, None, None).read("train", 0).columns.weights is None
+    for split in ("train", "val", "test"):
+        columns = pq.read_schema(plain / split / "00000.parquet").names
+        assert columns == [
+            name
+            for name in pq.read_schema(out / split / "00000.parquet").names
+            if name != "sample_weight"
+        ]
+        one, other = (
+            pq.read_table(folder / split / "00000.parquet", columns=columns)
+            for folder in (plain, out)
+        )
+        assert one.equals(other)
+
+
+def test_weights_that_are_none(run_prepare: Prepare, write_csv: Write) -> None:
+    rows = [(*row[:2], "-1" if n == 4 else "0") for n, row in enumerate(ROWS)]
+    path = write_csv("a.csv", rows, "text,label,trust")
+    options = [*CSV, f"data.path={path}", "data.weight=trust"]
+    with pytest.raises(DataError, match="row 5, column 'trust': '-1' is no finite number of"):
+        run_prepare(*options)
+    with pytest.raises(
+        DataError, match="'trust': all training rows of class 'a' have a weight"
+    ):
+        run_prepare(*options, "validation.quarantine=" + str(path.parent / "bad.csv"))
+    with pytest.raises(DataError, match="no column 'trusty', did you mean 'trust'"):
+        run_prepare(*CSV, f"data.path={path}", "data.weight=trusty")
+
+
+def test_official_splits_need_no_weights(run_prepare: Prepare, write_csv: Write) -> None:
+    train = write_csv("a.csv", [(*row[:2], "3") for row in ROWS[:240]], "text,label,trust")
+    test = write_csv("b.csv", [row[:2] for row in ROWS[240:]])
+    out = run_prepare(*CSV, f"data.path={train}", f"data.test_path={test}", "data.weight=trust")
+    weights = {
+        split: set(pq.read_table(out / split)["sample_weight"].to_pylist())
+        for split in ("train", "test")
+    }
+    assert weights == {"train": {3.0}, "test": {1.0}}

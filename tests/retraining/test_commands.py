@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -31,6 +32,16 @@ def test_what_a_command_says_is_passed_on_and_kept(
     assert log.read_text().count("$ python command.py") == 2
 
 
+def test_of_a_progress_bar_the_last_state_is_a_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = write(
+        tmp_path, "print('\\r10%\\r50%', end=''); print('\\r100%\\r'); print('end', end='')"
+    )
+    run("command.py", [], root=tmp_path, log_file=log)
+    assert capfd.readouterr().out == "100%\nend\n"
+
+
 def test_a_status_that_is_no_error(tmp_path: Path) -> None:
     log = write(tmp_path, "raise SystemExit(2)")
     assert run("command.py", [], root=tmp_path, log_file=log, ends=(0, 2)) == 2
@@ -51,6 +62,23 @@ def test_an_error_has_its_own_word(source: str, word: str, tmp_path: Path) -> No
         run("command.py", [], root=tmp_path, log_file=log)
 
 
+def start(root: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(root)],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 PARENT = """
 import sys
 from pathlib import Path
@@ -60,28 +88,33 @@ root = Path(sys.argv[1])
 cli.run(lambda: run("command.py", [], root=root, log_file=root / "command.log"))
 """
 CHILD = """
-import signal, subprocess, sys, time
+import subprocess, sys, time
 from pathlib import Path
-def end(*_):
-    time.sleep(0.3)  # saves
-    Path("saved").write_text("")
-    raise SystemExit(143)
-signal.signal(signal.SIGTERM, end)
-grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-print(grandchild.pid, flush=True)
-time.sleep(60)
+from fakenews import cli
+def command():
+    grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    print(grandchild.pid, flush=True)
+    try:
+        time.sleep(60)
+    finally:
+        Path("saved").write_text("")
+cli.run(command)
 """
+
+
+def test_a_command_that_is_killed_ends_its_child(tmp_path: Path) -> None:
+    write(tmp_path, CHILD)
+    parent = start(tmp_path)
+    assert parent.stdout is not None
+    parent.stdout.readline()
+    parent.kill()
+    parent.communicate()
+    wait_for((tmp_path / "saved").is_file)
 
 
 def test_asked_to_end_it_lets_the_child_save(tmp_path: Path) -> None:
     log = write(tmp_path, CHILD)
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(tmp_path)],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    parent = start(tmp_path)
     assert parent.stdout is not None
     grandchild = int(parent.stdout.readline())
     parent.send_signal(signal.SIGTERM)
@@ -90,7 +123,4 @@ def test_asked_to_end_it_lets_the_child_save(tmp_path: Path) -> None:
     assert b"terminated" in err
     assert (tmp_path / "saved").is_file()
     assert log.is_file()
-    deadline = time.monotonic() + 5
-    while psutil.pid_exists(grandchild) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not psutil.pid_exists(grandchild)
+    wait_for(lambda: not psutil.pid_exists(grandchild))

@@ -37,7 +37,7 @@ def test_a_run_becomes_an_archive(tiny_run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give one of bundle=FOLDER, run=RUN_ID and model=NAME@champion"),
+        ([], "give one of bundle=FOLDER, run=RUN_ID and registered=NAME@champion"),
         (["bundle=absent"], "absent is no bundle: there is no such folder"),
         (["bundel=x"], "bundel is not an option: did you mean bundle?"),
         (
@@ -46,6 +46,10 @@ def test_a_run_becomes_an_archive(tiny_run: Path, tmp_path: Path) -> None:
         ),
         (
             ["run=abc", "tracking_uri=sqlite:///no.db"],
+            "tracking_uri=sqlite:///no.db: there is no such file: correct the path",
+        ),
+        (
+            ["registered=news@champion", "tracking_uri=sqlite:///no.db"],
             "tracking_uri=sqlite:///no.db: there is no such file: correct the path",
         ),
         (

@@ -232,6 +232,44 @@ def test_a_canary_given_up_while_another_step_fails_stays_so(
     assert deployment.state.workers == {"a": 1, "b": 1}
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_a_step_that_is_not_confirmed_is_taken_back(
+    tmp_path: Path, client: Management, stand_in: Any, mars: dict[str, Path], number: int
+) -> None:
+    asked: list[str | None] = []
+
+    def make(confirm: Callable[[], None] | None = None) -> Deployment:
+        return Deployment(
+            folder=tmp_path, name=NAME, client=client, timing=TIMING, confirm=confirm
+        )
+
+    def refuse() -> None:
+        asked.append(make().state.champion)
+        raise ConnectionError("no")
+
+    plain = make()
+    plain.deploy(mars["a"])
+    plain.deploy(mars["b"])
+    if number in (1, 2):
+        plain.canary(mars["c"], share=0.5)
+    steps: list[tuple[Callable[[Deployment], object], str]] = [
+        (lambda found: found.deploy(mars["c"]), "c"),
+        (lambda found: found.promote(), "c"),
+        (lambda found: found.rollback(), "b"),  # the end of a trial
+        (lambda found: found.rollback(), "a"),
+    ]
+    step, champion = steps[number]
+    before = _all(stand_in, plain)
+    with pytest.raises(ConnectionError):
+        step(make(refuse))
+    # It was asked when the gateway had the new champion already.
+    assert asked == [champion]
+    assert _all(stand_in, plain) == before
+    step(make(lambda: asked.append("yes")))
+    assert asked == [champion, "yes"]
+    assert plain.state.champion == champion
+
+
 def test_mistakes_change_nothing_and_leave_no_trace(
     deployment: Deployment, mars: dict[str, Path]
 ) -> None:

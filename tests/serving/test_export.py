@@ -189,7 +189,7 @@ def test_a_run_and_a_registered_model(export: Export, bundle: Path, tmp_path: Pa
         client.create_model_version("news", source=source, run_id=run, await_creation_for=None)
         client.set_registered_model_alias("news", "champion", "1")
         made = export(run=run, tracking_uri=uri)
-        again = export(model="news@champion", tracking_uri=uri)
+        again = export(registered="news@champion", tracking_uri=uri)
         assert made.new
         assert (again.path, again.new) == (made.path, False)
         assert export(bundle=str(bundle)).path == made.path
@@ -202,9 +202,13 @@ def test_a_run_and_a_registered_model(export: Export, bundle: Path, tmp_path: Pa
 # --- mistakes --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("given", [{}, {"bundle": "a", "run": "b"}, {"run": "a", "model": "b"}])
+@pytest.mark.parametrize(
+    "given", [{}, {"bundle": "a", "run": "b"}, {"run": "a", "registered": "b"}]
+)
 def test_one_source_is_needed(export: Export, given: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="give one of bundle=FOLDER, run=RUN_ID and model="):
+    with pytest.raises(
+        ConfigError, match="give one of bundle=FOLDER, run=RUN_ID and registered="
+    ):
         export(**given)
 
 

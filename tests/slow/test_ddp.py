@@ -153,3 +153,86 @@ def test_a_mistake_ends_all_ranks(tmp_path: Path):
     found = launch(tmp_path, "loader.batch_size=5000", "logger=none", "register=null")
     assert found.returncode != 0
     assert "loader.batch_size=5000 is more than" in found.stderr
+
+
+# Two ranks have a batch each of other weights, or one has none left; the step is that of one
+# process on all rows.
+WEIGHTED = """
+import sys
+from functools import partial
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from fakenews.models.classifier import Batch, Classifier
+from fakenews.models.networks import TabularNet
+from fakenews.models.schedules import warmup_then
+
+
+def batch(rows, weights):
+    generator = torch.Generator().manual_seed(rows)
+    empty = torch.zeros(rows, 0, dtype=torch.long)
+    return Batch(
+        rows=torch.arange(rows),
+        input_ids=empty,
+        attention_mask=empty,
+        tabular=torch.randn(rows, 4, generator=generator),
+        labels=torch.arange(rows) % 2,
+        weights=torch.tensor(weights, dtype=torch.float64),
+    )
+
+
+def main(ranks, out):
+    parts = [batch(3, [1, 0, 5]), batch(5, [0.1, 0.2, 0.3, 0.4, 9])]
+    last = batch(2, [2, 3])
+    blank = batch(1, [0])._replace(rows=torch.tensor([-1]))
+    whole = Batch(*(torch.cat(pair) for pair in zip(*parts, strict=True)))
+    content = [*parts, last, blank] if ranks == 2 else [whole, last]
+    torch.manual_seed(0)
+    model = Classifier(
+        network=partial(TabularNet, dropout=0.0),
+        encoder=None,
+        tabular_dim=4,
+        classes=["fake", "real"],
+        positive="fake",
+        class_counts={"fake": 10, "real": 10},
+        optimizer=partial(torch.optim.SGD, lr=0.5),
+        scheduler=warmup_then,
+    )
+    sampler = range(L.fabric.utilities.rank_zero.rank_zero_only.rank or 0, len(content), ranks)
+    L.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        devices=ranks,
+        strategy="ddp" if ranks > 1 else "auto",
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(model, DataLoader([content[n] for n in sampler], batch_size=None))
+    if L.fabric.utilities.rank_zero.rank_zero_only.rank == 0:
+        torch.save(model.network.state_dict(), out)
+
+
+main(int(sys.argv[1]), sys.argv[2])
+"""
+
+
+def test_weights_are_relative_to_those_of_all_ranks(tmp_path: Path):
+    script = tmp_path / "weighted.py"
+    script.write_text(WEIGHTED)
+    found = []
+    for ranks in (1, 2):
+        out = tmp_path / f"{ranks}.pt"
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        subprocess.run(
+            [*start, f"--nproc-per-node={ranks}", str(script), str(ranks), str(out)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            check=True,
+            timeout=300,
+        )
+        found.append(torch.load(out, weights_only=True))
+    for name, weight in found[0].items():
+        torch.testing.assert_close(found[1][name], weight, rtol=1e-5, atol=1e-6, msg=name)

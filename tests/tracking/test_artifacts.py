@@ -59,12 +59,12 @@ def test_the_run_of_a_model(store: Store, model: str) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("news", "model=news: write NAME@ALIAS or NAME/VERSION"),
-        ("news@nobody", "model=news@nobody is not in the MLflow store sqlite:"),
-        ("news/9", "model=news/9 is not in the MLflow store sqlite:"),
-        ("news/one", "model=news/one is not in the MLflow store sqlite:"),
-        ("other@champion", "model=other@champion is not in the MLflow store sqlite:"),
-        ("news/2", "model=news/2 was registered without a run: give bundle=FOLDER"),
+        ("news", "registered=news: write NAME@ALIAS or NAME/VERSION"),
+        ("news@nobody", "registered=news@nobody is not in the MLflow store sqlite:"),
+        ("news/9", "registered=news/9 is not in the MLflow store sqlite:"),
+        ("news/one", "registered=news/one is not in the MLflow store sqlite:"),
+        ("other@champion", "registered=other@champion is not in the MLflow store sqlite:"),
+        ("news/2", "registered=news/2 was registered without a run: give bundle=FOLDER"),
     ],
 )
 def test_models_that_are_not_there(store: Store, model: str, message: str) -> None:

@@ -79,6 +79,8 @@ def test_finished_run_has_everything(run: Callable[..., Run], uri: str, tmp_path
         job.begin()
         assert states(job, uri) == ("running", "RUNNING")
         bundle = work(job.folder.path)
+        (job.folder.path / "card.md").touch()
+        job.describe("It *works*", [job.folder.path / "card.md"])
         job.finish(bundle=bundle, metrics=METRICS, register=tmp_path.name, tags={"seed": "0"})
         assert states(job, uri) == ("running", "RUNNING")
     assert states(job, uri) == ("finished", "FINISHED")
@@ -90,12 +92,12 @@ def test_finished_run_has_everything(run: Callable[..., Run], uri: str, tmp_path
     assert found.data.params["data.path"] == "x" * 250
     names = {file.path for file in client.list_artifacts(job.mlflow_id)}
     assert names >= {"config.yaml", "packages.txt", "bundle", "plots", "report.html"}
-    assert names >= {"data.json", "audit.json"}
+    assert names >= {"data.json", "audit.json", "card.md"}
     assert yaml.safe_load((job.folder.path / "config.yaml").read_text()) == CONFIG
     result = json.loads((job.folder.path / "result.json").read_text())
     assert result == {"bundle": "bundle", "metrics": METRICS}
     (version,) = client.search_model_versions(f"name='{tmp_path.name}'")
-    assert version.run_id == job.mlflow_id
+    assert (version.run_id, version.description) == (job.mlflow_id, "It *works*")
     RunFolder(job.folder.path).release()
 
 

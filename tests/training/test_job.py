@@ -167,6 +167,15 @@ def test_odd_class_names_reach_report_bundle_and_store(job: Job, tmp_path: Path)
     assert {f"recall/{name}" for name in classes} <= result["metrics"]["test"].keys()
     (prediction,) = Predictor.load(folder / "bundle").predict(["topic2 of the day"])
     assert set(prediction.probabilities) == set(classes)
+    # They read in the cards as they are, and nothing in them is an entity or a table's cell.
+    card = (folder / "model_card.md").read_text()
+    assert "| a&amp;b=c? |" in card
+    assert "four.csv" in (folder / "data_sheet.md").read_text()
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    version = client.get_model_version("odd.model", "1")
+    files = {file.path for file in client.list_artifacts(version.run_id)}
+    assert {"model_card.md", "data_sheet.md"} <= files
+    assert version.description.startswith("Classifies texts as 100% false or a&amp;b=c? or")
 
 
 def test_extra_columns_become_features(job: Job, tmp_path: Path):
@@ -520,3 +529,24 @@ def test_a_training_that_was_not_split_does_not_go_on_split(
     monkeypatch.setattr("fakenews.training.job.check_accelerator", lambda *_, **__: None)
     with pytest.raises(TrainingError, match=r"cannot go on from .*last\.ckpt, which was saved"):
         job(*own(stopped.parent / "a.csv"), "trainer=fsdp", "loader.pin_memory=false")
+
+
+@pytest.mark.parametrize("model", ["fusion", "tfidf"])
+def test_rows_that_are_trusted_less_teach_less(job: Job, tmp_path: Path, model: str):
+    path = table(tmp_path / "trust.csv", 400, classes=["no", "yes"])
+    frame = pd.read_csv(path)
+    # Lies are not believed: the others say what is so.
+    lies = np.arange(len(frame)) % 5 < 3
+    kinds = frame["kind"].map({"no": "yes", "yes": "no"})
+    frame["kind"] = frame["kind"].mask(lies, kinds)
+    frame["trust"] = np.where(lies, 0.0, 2.0)
+    frame.to_csv(path, index=False)
+    _, folder = job(
+        *own(path, f"model={model}", "data.weight=trust", "test=false"),
+        "trainer.max_epochs=6",
+        "optimizer.lr=1e-2",
+    )
+    predictor = Predictor.load(folder / "bundle")
+    found = predictor.predict(["topic0 1 2 3 4 5 6 7", "topic1 1 2 3 4 5 6 7"])
+    first = [prediction.probabilities["yes"] for prediction in found]
+    assert first[0] < first[1]

@@ -1,6 +1,7 @@
 """The LightningDataModule and its sampler."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -199,3 +201,23 @@ def test_more_ranks_than_rows(make_data: Callable[[int], Dataset]):
     )
     with pytest.raises(ConfigError, match=r"12 rows .* evenly over 41 ranks: start fewer"):
         found.val_dataloader()
+
+
+def test_batches_of_training_have_the_weights_of_their_rows(
+    make_data: Callable[[int], Dataset], pretrained: Pretrained
+):
+    data = make_data(120)
+    plain = module(data, pretrained)
+    frame = data.frame.assign(sample_weight=np.arange(len(data.frame)) / 4)
+    found = module(replace(data, frame=frame), pretrained)
+    weights = found.dataset.part("train")["sample_weight"].to_numpy()
+    for each in (plain, found):
+        each.setup("fit")
+    pairs = zip(plain.train_dataloader(), found.train_dataloader(), strict=True)
+    for one, other in pairs:
+        assert one.weights is None
+        assert other.weights is not None
+        assert other.weights.tolist() == weights[other.rows].tolist()
+        for a, b in zip(one[:-1], other[:-1], strict=True):
+            assert torch.equal(a, b)
+    assert next(iter(found.val_dataloader())).weights is None

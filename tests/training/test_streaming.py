@@ -190,7 +190,7 @@ def same(one: Sequence[Batch], other: Sequence[Batch]) -> bool:
     return len(one) == len(other) and all(
         torch.equal(a, b)
         for x, y in zip(one, other, strict=True)
-        for a, b in zip(x, y, strict=True)
+        for a, b in zip(x[:-1], y[:-1], strict=True)  # weights, which are last, are None
     )
 
 

@@ -229,10 +229,33 @@ def probe(
     Returns:
         The probe, with at most 5 folds; None if a side has fewer than 2 groups.
     """
-    x, y = found.to_numpy(dtype=np.float64), positive.to_numpy(dtype=bool)
+    y = positive.to_numpy(dtype=bool)
     if len(y) > _PROBE_ROWS:
         rows = np.random.default_rng(seed).choice(len(y), _PROBE_ROWS, replace=False)
-        x, y, groups = x[rows], y[rows], groups[rows]
+        found, y, groups = found.iloc[rows], y[rows], groups[rows]
+    scored = probe_scores(found, y, groups, seed=seed)
+    if scored is None:
+        return None
+    scores, folds = scored
+    score, base = float(average_precision_score(y, scores)), float(y.mean())
+    return Probe(score, base, (score - base) / (1 - base), folds, len(y))
+
+
+def probe_scores(
+    found: pd.DataFrame, positive: NDArray[np.bool_], groups: NDArray[np.int64], *, seed: int
+) -> tuple[NDArray[np.float64], int] | None:
+    """The probability of a class by artefacts alone [N], out of fold, and how many folds.
+
+    Args:
+        found: See `probe`.
+        positive: See `probe`.
+        groups: See `probe`.
+        seed: Seed of the folds.
+
+    Returns:
+        None if a side has fewer than 2 groups.
+    """
+    x, y = found.to_numpy(dtype=np.float64), positive
     folds = min(5, len(np.unique(groups[y])), len(np.unique(groups[~y])))
     if folds < 2:
         return None
@@ -241,8 +264,7 @@ def probe(
     for k in range(folds):
         model = LogisticRegression(max_iter=1000).fit(x[part != k], y[part != k])
         scores[part == k] = model.predict_proba(x[part == k])[:, 1]
-    score, base = float(average_precision_score(y, scores)), float(y.mean())
-    return Probe(score, base, (score - base) / (1 - base), folds, len(y))
+    return scores, folds
 
 
 def _lengths(texts: pd.Series) -> dict[str, dict[str, float]]:

@@ -12,6 +12,9 @@ from fakenews.data.formats import kind
 FRAME_COLUMNS = ("raw", "text", "label", "file", "row", "group", "split", "error")
 """Columns that the program adds; an extra column cannot have one of these names."""
 
+WEIGHT = "sample_weight"
+"""The column of weights, where rows have some; then no extra column has this name either."""
+
 _SHOWN = 5  # faults of one kind listed per file, the rest are counted
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
@@ -46,7 +49,11 @@ def expand_paths(paths: str | Path | Sequence[str | Path]) -> tuple[list[Path], 
 
 
 def column_clashes(
-    text: str, label: str | None, numeric: Sequence[str], categorical: Sequence[str]
+    text: str,
+    label: str | None,
+    numeric: Sequence[str],
+    categorical: Sequence[str],
+    weight: str | None = None,
 ) -> list[str]:
     """Columns that are asked for in two roles, or have a name that the program uses."""
     extra = [*numeric, *categorical]
@@ -55,6 +62,20 @@ def column_clashes(
         for name, role in ((text, "text"), (label, "label"))
         if name in extra
     ]
+    if weight is not None:
+        faults += [
+            f"column {weight!r} is both the weight and {role}"
+            for role, names in (
+                ("the text", [text]),
+                ("the label", [label]),
+                ("an extra column", extra),
+            )
+            if weight in names
+        ]
+        if WEIGHT in extra and weight != WEIGHT:
+            faults.append(
+                f"extra column {WEIGHT!r} has a name the program uses; rename it in the file"
+            )
     faults += [
         f"extra column {name!r} has a name the program uses; rename it in the file"
         for name in extra
@@ -84,6 +105,12 @@ def number(cell: str) -> float | None:
         return math.nan
     value = float(cell) if _NUMBER.fullmatch(cell) else math.inf
     return value if math.isfinite(value) else None
+
+
+def weight_of(cell: str) -> float | None:
+    """The weight in a cell, 1 if it is empty, None if it is no finite number of at least 0."""
+    value = number(cell) if cell.strip() else 1.0
+    return value if value is not None and value >= 0 else None
 
 
 def near(name: str, names: Sequence[str]) -> str:

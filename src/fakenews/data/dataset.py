@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from fakenews.bounds import Count, Fraction, PositiveCount, Probability
 from fakenews.data.audit import Audit, audit
+from fakenews.data.checks import WEIGHT
 from fakenews.data.cleaning import Cleaning
 from fakenews.data.duplicates import duplicate_groups
 from fakenews.data.manifest import manifest
-from fakenews.data.sources import Table, read_table
+from fakenews.data.sources import Table, read_table, weight_faults
 from fakenews.data.sources import classes as find_classes
 from fakenews.data.split import assign_splits, official_splits
-from fakenews.errors import ConfigError
+from fakenews.errors import ConfigError, DataError
 
 Split = Literal["train", "val", "test"]
 Paths = str | Path | Sequence[str | Path]
@@ -70,8 +71,9 @@ class Dataset:
     """A clean table with a split, and what is known of it.
 
     Attributes:
-        frame: Columns `raw`, `text`, `label`, the extra columns, `file`, `row`, `group`
-            (rows that are near-duplicates share one) and `split`.
+        frame: Columns `raw`, `text`, `label`, the extra columns, `sample_weight` if rows
+            have weights, `file`, `row`, `group` (rows that are near-duplicates share one)
+            and `split`.
         classes: Sorted class names; a row's class code is its label's place here.
         positive: The class of interest.
         numeric: Extra columns that are numeric features.
@@ -117,6 +119,7 @@ def load(
     positive: str | None = None,
     numeric: Sequence[str] = (),
     categorical: Sequence[str] = (),
+    weight: str | None = None,
     normalise: bool = False,
     max_chars: PositiveCount = 5000,
     val_size: Probability = 0.1,
@@ -140,6 +143,8 @@ def load(
         positive: The class of interest; None takes the rarest.
         numeric: Extra columns that become numeric features.
         categorical: Extra columns that become one-hot features.
+        weight: Column of how much each training row counts in the loss, finite and at least
+            0, empty for 1; None: all the same. Files of `val_path` and `test_path` need none.
         normalise: Remove cues of format (see `cleaning.remove_cues`).
         max_chars: Characters after which a text is cut.
         val_size: Share of each class's rows for validation.
@@ -168,6 +173,7 @@ def load(
             label_names=label_names,
             numeric=numeric,
             categorical=categorical,
+            weight=weight if role == "train" else None,
             normalise=normalise,
             max_chars=max_chars,
         )
@@ -175,6 +181,8 @@ def load(
         if files is not None
     }
     frame = pd.concat([table.frame for table in tables.values()], ignore_index=True)
+    if weight is not None:
+        frame[WEIGHT] = frame[WEIGHT].fillna(1.0)  # of official splits
     classes, positive = find_classes(frame, positive)
     frame["group"] = duplicate_groups(frame["text"].tolist(), threshold=near_duplicates)
     if len(tables) == 1:
@@ -197,11 +205,17 @@ def load(
             test_size=test_size,
             seed=seed,
         )
+    if weight is not None:
+        train = frame[frame["split"] == "train"]
+        totals = train.groupby("label")[WEIGHT].sum()
+        if faults := weight_faults({str(n): float(w) for n, w in totals.items()}, weight):
+            raise DataError(faults)
     settings = {
         "text": text,
         "label": label,
         "numeric": list(numeric),
         "categorical": list(categorical),
+        "weight": weight,
         "normalise": normalise,
         "max_chars": max_chars,
         "val_size": val_size,

@@ -208,7 +208,7 @@ def _buckets(
     """The bucket of each text in each band, [N, G]."""
     # A missed pair leaks, a wrong candidate only costs a comparison: hashing starts well
     # below the threshold, and so finds 99% of the pairs that are just above it.
-    index = MinHashLSH(threshold=0.8 * threshold, num_perm=num_perm, weights=(0.2, 0.8))
+    count, size = _bands(0.8 * threshold, num_perm)
     encoded = ([word.encode("utf-8", "surrogatepass") for word in found] for found in words)
     sketches = tqdm(
         MinHash.generator(encoded, num_perm=num_perm, seed=seed),
@@ -220,13 +220,20 @@ def _buckets(
         disable=not progress,
     )
     values = np.stack([found.hashvalues for found in sketches])
-    bands = values[:, : index.b * index.r].reshape(len(words), index.b, index.r)
+    bands = values[:, : count * size].reshape(len(words), count, size)
     # Multiply-shift hashing of a band's values: a collision costs a comparison, no more.
-    factors = np.random.default_rng(0).integers(1, 2**63, (index.b, index.r), np.uint64) | 1
+    factors = np.random.default_rng(0).integers(1, 2**63, (count, size), np.uint64) | 1
     mixed = (bands.astype(np.uint64) * factors).sum(axis=2, dtype=np.uint64)
     mixed ^= mixed >> np.uint64(29)
     buckets: NDArray[np.int64] = (mixed * factors[:, 0]).view(np.int64)
     return buckets
+
+
+@lru_cache(maxsize=8)
+def _bands(threshold: float, num_perm: int) -> tuple[int, int]:
+    """How many bands of how many values are best; finding that takes a tenth of a second."""
+    index = MinHashLSH(threshold=threshold, num_perm=num_perm, weights=(0.2, 0.8))
+    return index.b, index.r
 
 
 @lru_cache(maxsize=1 << 15)

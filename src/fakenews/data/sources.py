@@ -6,6 +6,7 @@ text. All faults of all files are raised together.
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from fakenews.data.checks import (
+    WEIGHT,
     column_clashes,
     expand_paths,
     hint,
@@ -24,6 +26,7 @@ from fakenews.data.checks import (
     number,
     shown,
     some,
+    weight_of,
 )
 from fakenews.data.cleaning import Cleaning
 from fakenews.data.formats import Record, Source, open_source
@@ -48,7 +51,8 @@ class Table:
     Attributes:
         frame: A row per usable text: ``raw`` (as decoded), ``text`` (cleaned), ``label``
             (absent when no label column was asked for), the numeric (float64, NaN for an
-            empty cell) and categorical (str) columns, ``file``, ``row`` (1-based data row).
+            empty cell) and categorical (str) columns, ``sample_weight`` (float64; absent when
+            no weight column was asked for), ``file``, ``row`` (1-based data row).
         files: The files, in the order read.
         dropped: Rows left out, with columns ``file``, ``row``, ``reason``.
         repaired: Kept texts in which a wrong decoding was undone.
@@ -84,6 +88,7 @@ def read_table(
     label_names: Mapping[Any, str] | None = None,
     numeric: Sequence[str] = (),
     categorical: Sequence[str] = (),
+    weight: str | None = None,
     normalise: bool = False,
     max_chars: int = 5000,
 ) -> Table:
@@ -99,16 +104,18 @@ def read_table(
         label_names: Class name for each value of the label column; None keeps the values.
         numeric: Extra columns of numbers.
         categorical: Extra columns of strings.
+        weight: Column of the rows' weights; None reads none.
         normalise: Remove cues of format from the text too (`cleaning.remove_cues`).
         max_chars: Longest text kept, in characters; longer ones are cut.
 
     Raises:
         DataError: With every fault found: a file missing, damaged, empty or in an unknown
             encoding, a column missing, a row malformed, a value not a finite number, a
-            label without a name.
+            label without a name, a weight below 0.
     """
     wanted = [text, *([label] if label else []), *numeric, *categorical]
-    faults = column_clashes(text, label, numeric, categorical)
+    wanted += [weight] if weight else []
+    faults = column_clashes(text, label, numeric, categorical, weight)
     files, missing = expand_paths(paths)
     faults += missing
     names = None if label_names is None else {str(k): str(v) for k, v in label_names.items()}
@@ -122,6 +129,8 @@ def read_table(
         described, numbers, columns = found
         if label and names is not None:
             faults += _unnamed(path, numbers, columns[label], label, names)
+        if weight:
+            faults += _unweighted(path, numbers, columns[weight], weight)
         read.append(described)
         rows += numbers
         parts["file"] += [str(path)] * len(numbers)
@@ -140,10 +149,7 @@ def read_table(
         labels = [names.get(v, "") for v in values] if names is not None else values
         frame["label"] = pd.Series(labels, dtype="str")
         reason = reason.mask((frame["label"] == "") & (reason == ""), "missing label")
-    for column in numeric:
-        frame[column] = pd.Series([number(v) for v in parts[column]], dtype="float64")
-    for column in categorical:
-        frame[column] = pd.Series([v.strip() for v in parts[column]], dtype="str")
+    frame = frame.assign(**_extra(parts, numeric, categorical, weight))
     frame["file"] = pd.Series(parts["file"], dtype="str")
     frame["row"] = pd.Series(rows, dtype="int64")
 
@@ -216,6 +222,24 @@ def read_chunks(
         yield make(batch)
     if empty:
         raise DataError(f"{path}: the file has a header but no rows")
+
+
+def weight_faults(totals: Mapping[str, float], column: str) -> list[str]:
+    """What is wrong with the weights of the training rows.
+
+    Args:
+        totals: Class -> sum of the weights of its rows.
+        column: That has them.
+    """
+    faults = [
+        f"column {column!r}: all training rows of class {name!r} have a weight of 0, so it "
+        "cannot be learnt"
+        for name, total in totals.items()
+        if total <= 0
+    ]
+    if not math.isfinite(sum(totals.values())):
+        faults.append(f"column {column!r}: the weights are too large to be added up")
+    return faults
 
 
 def classes(frame: pd.DataFrame, positive: str | None = None) -> tuple[list[str], str]:
@@ -311,7 +335,34 @@ def _unnamed(
     return shown(path, bad)
 
 
+def _unweighted(path: Path, rows: list[int], values: list[str], weight: str) -> list[str]:
+    bad = [
+        f"row {row}, column {weight!r}: {value!r} is no finite number of at least 0"
+        for row, value in zip(rows, values, strict=False)
+        if weight_of(value) is None
+    ]
+    return shown(path, bad)
+
+
 # --- cells ---------------------------------------------------------------------------
+
+
+def _extra(
+    parts: Mapping[str, list[str]],
+    numeric: Sequence[str],
+    categorical: Sequence[str],
+    weight: str | None,
+) -> dict[str, "pd.Series[Any]"]:
+    """The columns beside text and label, from their cells."""
+    columns: dict[str, pd.Series[Any]] = {
+        name: pd.Series([number(v) for v in parts[name]], dtype="float64") for name in numeric
+    }
+    columns |= {
+        name: pd.Series([v.strip() for v in parts[name]], dtype="str") for name in categorical
+    }
+    if weight:
+        columns[WEIGHT] = pd.Series([weight_of(v) for v in parts[weight]], dtype="float64")
+    return columns
 
 
 def _chunk(

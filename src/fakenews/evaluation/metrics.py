@@ -7,7 +7,7 @@ Shapes: N rows, C classes, R resamples, G groups of rows with equal scores.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -59,7 +59,7 @@ def classification_metrics(
         DataError: There is no row, or a probability or label is not valid; all at once.
         ValueError: The shapes contradict each other.
     """
-    sample = _Sample.of(
+    sample = Sample.of(
         probabilities, labels, classes=classes, positive=positive, threshold=threshold
     )
     figures = sample.metrics(np.ones((1, len(sample.labels))))
@@ -111,7 +111,7 @@ def bootstrap_intervals(
     """
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(f"resamples >= 1 and 0 < level < 1, got {resamples} and {level}")
-    sample = _Sample.of(
+    sample = Sample.of(
         probabilities, labels, classes=classes, positive=positive, threshold=threshold
     )
     rows = len(sample.labels)
@@ -231,12 +231,17 @@ class _Ranking:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Sample:
-    """Checked predictions, with all that does not depend on the weights."""
+class Sample:
+    """Checked predictions, with all that does not depend on the weights.
+
+    `of` makes one, from the arguments of `classification_metrics`.
+    """
 
     probabilities: Floats
     labels: Codes
     classes: Sequence[str]
+    positive: str
+    threshold: float | None
     rankings: Sequence[_Ranking]
     membership: csr_array  # [N, 3C]: the label's class, the decided class, their agreement
     losses: Floats  # [N, 2]: log loss and Brier score
@@ -250,7 +255,8 @@ class _Sample:
         classes: Sequence[str],
         positive: str,
         threshold: float | None,
-    ) -> "_Sample":
+    ) -> "Sample":
+        """Check predictions; see `classification_metrics`."""
         scores, codes = check_predictions(probabilities, labels, classes=classes)
         if positive not in classes:
             raise ValueError(f"positive {positive!r} is none of the classes {list(classes)}")
@@ -272,23 +278,42 @@ class _Sample:
             probabilities=scores,
             labels=codes,
             classes=classes,
+            positive=positive,
+            threshold=threshold,
             rankings=[_Ranking.of(scores[:, c], codes == c) for c in ranked],
             membership=membership,
             losses=np.stack([-np.log(likelihood), brier], axis=1),
         )
 
+    def part(self, mask: NDArray[np.bool_]) -> "Sample":
+        """Some of the rows, a mask [N], for `decisions` alone: they are not ranked."""
+        return replace(
+            self,
+            probabilities=self.probabilities[mask],
+            labels=self.labels[mask],
+            rankings=(),
+            membership=self.membership[np.flatnonzero(mask)],
+            losses=self.losses[mask],
+        )
+
     def metrics(self, weights: Floats) -> dict[str, Floats]:
         """Every metric but the calibration error, each [R], for weights [R, N]."""
-        rows = weights.sum(axis=1)
         ranking = np.array([ranking.metrics(weights) for ranking in self.rankings])
+        return {
+            "average_precision": _mean_defined(ranking[:, 0].T),
+            "auroc": _mean_defined(ranking[:, 1].T),
+            **self.decisions(weights),
+        }
+
+    def decisions(self, weights: Floats) -> dict[str, Floats]:
+        """The metrics for which no row is ranked, each [R], for weights [R, N]."""
+        rows = weights.sum(axis=1)
         support, decided, hits = np.split(weights @ self.membership, 3, axis=1)
         precision, recall = _ratio(hits, decided), _ratio(hits, support)
         f1 = _ratio(2 * hits, support + decided)
         one_class = (support > 0).sum(axis=1) == 1
         losses = weights @ self.losses / rows[:, None]
         figures = {
-            "average_precision": _mean_defined(ranking[:, 0].T),
-            "auroc": _mean_defined(ranking[:, 1].T),
             "macro_f1": np.where(one_class, np.nan, _mean_defined(f1)),
             "weighted_f1": np.nansum(f1 * support, axis=1) / rows,
             "accuracy": hits.sum(axis=1) / rows,

@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     """Rows of like length; an input that the network does not read is [B, 0].
 
     A *blank* batch is one row of number -1, which counts nothing: a rank that has no rows
-    left takes part in a step with it.
+    left takes part in a step with it. Weights are None where all rows count the same.
     """
 
     rows: Tensor  # [B] int64, unique in the split: row numbers, or ids
@@ -42,6 +42,7 @@ class Batch(NamedTuple):
     attention_mask: Tensor  # [B, T] int64
     tabular: Tensor  # [B, F] float32
     labels: Tensor  # [B] int64
+    weights: Tensor | None = None  # [B] float64, at least 0; 0 of a blank batch
 
 
 class Classifier(L.LightningModule):
@@ -109,8 +110,16 @@ class Classifier(L.LightningModule):
         )
         self._validation: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def loss(self, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-        """Weighted, smoothed, focal cross-entropy, averaged over the batch's rows."""
+    def loss(
+        self, logits_BC: Tensor, labels_B: Tensor, shares_B: Tensor | None = None
+    ) -> Tensor:
+        """Weighted, smoothed, focal cross-entropy, averaged over the batch's rows.
+
+        Args:
+            logits_BC: Of the network.
+            labels_B: Class codes.
+            shares_B: How much of the average each row is; None: all the same.
+        """
         loss_B = functional.cross_entropy(
             logits_BC, labels_B, reduction="none", label_smoothing=self.label_smoothing
         )
@@ -118,7 +127,8 @@ class Classifier(L.LightningModule):
             p_B = logits_BC.softmax(1).gather(1, labels_B[:, None])[:, 0]
             loss_B = (1 - p_B) ** self.focal_gamma * loss_B
         # Over rows, not over weights: otherwise a batch of one class would undo them.
-        return (self.weights[labels_B] * loss_B).mean()
+        loss_B = self.weights[labels_B] * loss_B
+        return loss_B.mean() if shares_B is None else (shares_B.to(loss_B.dtype) * loss_B).sum()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch.
@@ -127,17 +137,28 @@ class Classifier(L.LightningModule):
             TrainingError: The loss is not finite.
         """
         logits_BC = self.network(batch.input_ids, batch.attention_mask, batch.tabular)
+        shares_B = None if batch.weights is None else self._shares(batch.weights)
         # Short batches only are looked at: on a GPU each look waits for the device.
         if len(batch.rows) == 1 and int(batch.rows[0]) < 0:
             # Other ranks wait for this one's gradients, which are zero.
             nothing: Tensor = (logits_BC * 0).sum()
             return nothing
-        loss = self.loss(logits_BC, batch.labels)
+        loss = self.loss(logits_BC, batch.labels, shares_B)
         # Looked at now and then only: on a GPU each look waits for the device.
         if batch_idx % _LOSS_CHECK_STEPS == 0 and not torch.isfinite(loss):
             raise self._diverged(f"the loss is {loss.item()}")
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.labels))
         return loss
+
+    def _shares(self, weights_B: Tensor) -> Tensor:
+        """Weights over those of all ranks' rows; every rank must ask at each step."""
+        trainer = self.trainer
+        total: Any = trainer.strategy.reduce(weights_B.sum(), reduce_op="sum")
+        # Gradients are averaged over ranks, and this is a part of the sum. Rows may all have
+        # no weight.
+        smallest = torch.finfo(weights_B.dtype).tiny
+        shares_B: Tensor = trainer.world_size * weights_B / total.clamp_min(smallest)
+        return shares_B
 
     def _diverged(self, fault: str) -> TrainingError:
         return TrainingError(

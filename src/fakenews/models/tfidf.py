@@ -46,8 +46,20 @@ class TfidfClassifier:
         self._coefficients = np.zeros((1, 0))
         self._intercept = np.zeros(1)
 
-    def fit(self, texts: Sequence[str], codes: NDArray[np.int64]) -> "TfidfClassifier":
-        """Fit on training texts and their class codes [N], 0..C-1, each present.
+    def fit(
+        self,
+        texts: Sequence[str],
+        codes: NDArray[np.int64],
+        *,
+        weights: NDArray[np.float64] | None = None,
+    ) -> "TfidfClassifier":
+        """Fit on training texts.
+
+        Args:
+            texts: Training texts [N].
+            codes: Their class codes [N], 0..C-1, each present.
+            weights: Of the rows [N], not all 0 of a class; None: all the same. The
+                vocabulary does not look at them.
 
         Raises:
             DataError: No word occurs in `min_rows` rows.
@@ -63,7 +75,12 @@ class TfidfClassifier:
             C=self.arguments["regularisation"],
             class_weight="balanced" if self.arguments["balanced"] else None,
             max_iter=2000,
-        ).fit(matrix, codes)
+        ).fit(
+            matrix,
+            codes,
+            # Scaled so that the regularisation keeps its meaning.
+            sample_weight=None if weights is None else weights / weights.mean(),
+        )
         self._coefficients = regression.coef_
         self._intercept = regression.intercept_
         return self

@@ -179,7 +179,7 @@ def _select(schema: pa.Schema, columns: Sequence[str]) -> str:
     }
     found["place"] = '"row number"'
     if "time" in there:
-        found["time"] = _time(there["time"])
+        found["time"] = as_time(there["time"])
     marks = []
     if "shadow_of" in there:
         marks.append(f"{_cell('shadow_of', there['shadow_of'])} IS NOT NULL")
@@ -212,8 +212,11 @@ def _cell(name: str, kind: pa.DataType) -> str:
     return f"nullif(CAST({_quoted(name)} AS VARCHAR), '')"
 
 
-def _time(kind: pa.DataType) -> str:
-    """Of UTC; a number is seconds or milliseconds since 1970, a text ISO 8601 or a number."""
+def as_time(kind: pa.DataType) -> str:
+    """A query of a column `time` of some type, which gives times of UTC.
+
+    A number is seconds or milliseconds since 1970, a text ISO 8601 or a number.
+    """
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return "CAST(time AS TIMESTAMP)"
     number = "TRY_CAST(time AS DOUBLE)"

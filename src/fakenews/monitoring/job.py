@@ -2,7 +2,6 @@
 
 import logging
 import re
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from fakenews.bounds import Count, Positive, PositiveCount
-from fakenews.bundle import BundleContent, read_bundle
+from fakenews.bundle import BundleContent
 from fakenews.data.validation import RowSchema
 from fakenews.errors import ConfigError, FakeNewsError, Interrupted, MonitoringError
 from fakenews.monitoring.account import Account
 from fakenews.monitoring.alerts import Channel, Notifier
+from fakenews.monitoring.answering import Answering
 from fakenews.monitoring.assemble import assembled
 from fakenews.monitoring.checks import Policy
 from fakenews.monitoring.explain import examples, movers, words
@@ -34,8 +34,6 @@ from fakenews.monitoring.track import track
 from fakenews.monitoring.verdict import Check, State, Verdict
 from fakenews.monitoring.windows import WindowData
 from fakenews.predictor import Predictor
-from fakenews.tracking.artifacts import download_bundle, run_of_model
-from fakenews.tracking.folder import latest_finished
 
 _log = logging.getLogger(__name__)
 
@@ -164,38 +162,6 @@ def monitor(
             except FakeNewsError as error:
                 _log.error("error: %s", error)
             time.sleep(max(0.0, pause - (time.monotonic() - began)))
-
-
-class Answering:
-    """The bundle that answers, which another may replace while this process runs."""
-
-    def __init__(
-        self, *, bundle: str | None, registered: str | None, uri: str, runs: Path
-    ) -> None:
-        if (bundle is None) == (registered is None):
-            raise ConfigError("give one of bundle=FOLDER and registered=NAME@champion")
-        self._bundle, self._registered = bundle, registered
-        self._uri, self._runs = uri, runs
-        self._read: str | None = None
-
-    def changed(self) -> bool:
-        """Whether an alias means another run than the one that was read."""
-        return self._registered is not None and self._run() != self._read
-
-    def content(self) -> BundleContent:
-        """Of the bundle that is meant now."""
-        if self._bundle is not None:
-            latest = self._bundle == "latest"
-            return read_bundle(latest_finished(self._runs) if latest else self._bundle)
-        self._read = self._run()
-        with tempfile.TemporaryDirectory() as folder:
-            return read_bundle(
-                download_bundle(uri=self._uri, run=self._read, folder=Path(folder))
-            )
-
-    def _run(self) -> str:
-        assert self._registered is not None  # noqa: S101 one of the two is given
-        return run_of_model(uri=self._uri, model=self._registered)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """True classes of predictions, which come late: by feedback, and by files of labels.
 
-`truth` has one row an id. A file of labels outranks feedback; of several of one id the latest
-counts, by `time` where there is one, else by its place.
+`truth` has one row an id: its `label`, the `source` (`FEEDBACK` or `LABELS`), and who says so,
+as `said_by`, where a column `user` tells. A file of labels outranks feedback; of several of one
+id the latest counts, by `time` where there is one, else by its place.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,10 @@ from fakenews.errors import DataError
 from fakenews.monitoring.files import LogFiles
 
 _BATCH = 65_536
-_COLUMNS = ("id", "label", "time", "verdict", "predicted")
+_COLUMNS = ("id", "label", "time", "verdict", "predicted", "user")
+
+FEEDBACK, LABELS = 0, 1
+"""Where a label is from; the higher outranks the lower."""
 
 # What a person says of a prediction. Wrong alone names the class only where there are two,
 # and who is unsure, or has become so, names none.
@@ -34,8 +38,8 @@ class _Source(NamedTuple):
     label: str  # an expression
 
 
-_FEEDBACK = _Source(0, ("id", "verdict", "predicted"), _SAID)
-_LABELS = _Source(1, ("id", "label"), "nullif(label, '')")
+_FEEDBACK = _Source(FEEDBACK, ("id", "verdict", "predicted"), _SAID)
+_LABELS = _Source(LABELS, ("id", "label"), "nullif(label, '')")
 
 
 def read_truth(
@@ -45,7 +49,7 @@ def read_truth(
     labels: LogFiles | None,
     classes: Sequence[str],
 ) -> list[str]:
-    """Make `truth` (`id`, `label`).
+    """Make `truth` (`id`, `label`, `source`, `said_by`).
 
     Args:
         database: Gets it.
@@ -61,7 +65,7 @@ def read_truth(
     """
     database.execute(
         "CREATE TABLE said (source INTEGER, said_at TIMESTAMP, place BIGINT,"
-        " id VARCHAR, label VARCHAR)"
+        " id VARCHAR, label VARCHAR, said_by VARCHAR)"
     )
     database.execute("CREATE SEQUENCE place")
     notices = []
@@ -70,7 +74,7 @@ def read_truth(
     if labels is not None:
         notices += _read(database, labels, _LABELS, classes)
     database.execute(
-        "CREATE TABLE truth AS SELECT id, label FROM said"
+        "CREATE TABLE truth AS SELECT id, label, source, said_by FROM said"
         " QUALIFY row_number() OVER"
         "   (PARTITION BY id ORDER BY source DESC, said_at DESC NULLS LAST, place DESC) = 1"
     )
@@ -130,15 +134,20 @@ def _insert(
 ) -> None:
     for batch in batches:
         columns = ", ".join(
-            f"CAST({name if name in batch.schema.names else 'NULL'} AS VARCHAR) AS {name}"
+            f"CAST({_cell(name) if name in batch.schema.names else 'NULL'} AS VARCHAR)"
+            f" AS {_cell(name)}"
             for name in _COLUMNS
         )
         database.register("batch", pa.Table.from_batches([batch]))
         database.execute(
             f"INSERT INTO said SELECT $source,"  # noqa: S608 expressions of ours
             f" CAST(TRY_CAST(time AS TIMESTAMPTZ) AS TIMESTAMP), nextval('place'), id,"
-            f" {source.label}"
+            f" {source.label}, nullif({_cell('user')}, '')"
             f" FROM (SELECT {columns} FROM batch) WHERE id <> '' AND $classes IS NOT NULL",
             {"source": source.rank, "classes": list(classes)},
         )
         database.unregister("batch")
+
+
+def _cell(name: str) -> str:
+    return f'"{name}"'  # `user` is a word of SQL

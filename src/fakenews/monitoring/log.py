@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 
 from fakenews.bounds import PositiveCount
 from fakenews.errors import ConfigError, DataError, MonitoringError
@@ -21,7 +22,7 @@ from fakenews.monitoring import windows
 from fakenews.monitoring.entries import FAULTS, FILE, create, insert, judge
 from fakenews.monitoring.files import LogFile, LogFiles
 from fakenews.monitoring.labels import read_truth
-from fakenews.monitoring.sampling import read_rows
+from fakenews.monitoring.sampling import read_labelled, read_rows
 from fakenews.monitoring.verdict import Span
 from fakenews.monitoring.windows import LoggedRows, WindowData
 
@@ -198,6 +199,19 @@ class Log:
             notices=(*notices, *wrong),
         )
 
+    def labelled(self, *, rows: PositiveCount) -> Iterator[tuple[pd.DataFrame, list[str]]]:
+        """All predictions of any time whose true class is known, so many together.
+
+        Yields:
+            See `read_labelled`.
+
+        Raises:
+            MonitoringError: The disk is full.
+        """
+        with _told(self._files.shown):
+            self._load(self._left)
+            yield from read_labelled(self._database, self._files, self._read, rows=rows)
+
     def _rows(self, start: datetime, end: datetime, **how: Any) -> tuple[LoggedRows, list[str]]:
         return read_rows(
             self._database,
@@ -267,6 +281,16 @@ class Log:
     @property
     def notices(self) -> list[str]:
         """What is wrong with what was read so far, wherever it belongs, as sentences."""
+        found = self.faults
+        if self._columns and (absent := [n for n in _WANTED if n not in self._columns]):
+            found.append(
+                f"the log has no {', '.join(absent)}: what needs that cannot be judged"
+            )
+        return found
+
+    @property
+    def faults(self) -> list[str]:
+        """The `notices` but for columns that are not there."""
         found = self._wrong[:_NOTICES]
         if len(self._wrong) > _NOTICES:
             found.append(f"{len(self._wrong) - _NOTICES:,} more files have such faults")
@@ -276,10 +300,6 @@ class Log:
             unknown = self._unknown_labels()
         if unknown:
             found.append(f"{unknown:,} true labels are of ids that the log does not have")
-        if self._columns and (absent := [n for n in _WANTED if n not in self._columns]):
-            found.append(
-                f"the log has no {', '.join(absent)}: what needs that cannot be judged"
-            )
         return found
 
     def _notices(self, start: datetime, end: datetime) -> list[str]:

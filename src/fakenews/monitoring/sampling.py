@@ -6,7 +6,7 @@ Shapes: N rows, C classes, W numbers of a wide column.
 import base64
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -122,11 +122,48 @@ def _draw(
     ).to_arrow_table()
 
 
+def read_labelled(
+    database: duckdb.DuckDBPyConnection,
+    files: LogFiles,
+    by_number: Sequence[LogFile],
+    *,
+    rows: int,
+) -> Iterator[tuple[pd.DataFrame, list[str]]]:
+    """All predictions whose true class is known, of any time.
+
+    Args:
+        database: With `prediction` and `truth`.
+        files: Of the log.
+        by_number: The files by their numbers in the database.
+        rows: That are given together.
+
+    Yields:
+        Rows with `id`, `time`, `label`, `true_label`, `source` and `said_by` (as `truth` has
+        them), `text` and `columns`; and what is wrong, as sentences.
+    """
+    # Of people's labels there are few; only their texts are many bytes.
+    table = database.sql(
+        "SELECT id, time, prediction.label, true_label, source, said_by, place FROM prediction"
+        " JOIN truth USING (id) WHERE fault IS NULL AND true_label IS NOT NULL ORDER BY place"
+    ).to_arrow_table()
+    for start in range(0, len(table), rows):
+        part = table.slice(start, rows)
+        wide, notices = _read_wide(files, by_number, part, names=("text", "columns"))
+        frame = part.drop(["place"]).to_pandas()
+        for name, values in wide.items():
+            frame[name] = pd.Series(values, dtype=object, index=frame.index)
+        yield frame, notices
+
+
 def _read_wide(
-    files: LogFiles, by_number: Sequence[LogFile], table: pa.Table
+    files: LogFiles,
+    by_number: Sequence[LogFile],
+    table: pa.Table,
+    *,
+    names: Sequence[str] = _WIDE,
 ) -> tuple[dict[str, list[Any]], list[str]]:
     """The wide columns of rows, in their order."""
-    found: dict[str, list[Any]] = {name: [None] * len(table) for name in _WIDE}
+    found: dict[str, list[Any]] = {name: [None] * len(table) for name in names}
     notices = []
     numbers, rows = np.divmod(table["place"].to_numpy(), FILE)
     for number in np.unique(numbers):
@@ -149,7 +186,7 @@ def _read_file(
     """Fill in the wide columns of one file, for rows at `places`, which ascend in the file."""
     wanted = rows[places]
     with files.parquet(file) as (reader, _):
-        names = [name for name in _WIDE if name in reader.schema_arrow.names]
+        names = [name for name in found if name in reader.schema_arrow.names]
         if not names:
             return
         first = 0

@@ -7,9 +7,10 @@ hashes: the order and the cutting of the input do not matter.
 
 from typing import TYPE_CHECKING, Any
 
+from fakenews.data.checks import WEIGHT
 from fakenews.data.duplicates import group_sketches
 from fakenews.data.manifest import write_json
-from fakenews.data.sources import classes_of
+from fakenews.data.sources import classes_of, weight_faults
 from fakenews.errors import DataError
 from fakenews.preparation.recipe import Recipe
 from fakenews.preparation.work import Work, drafted, told
@@ -102,7 +103,15 @@ def _assign(
         "categories": {name: _categories(database, name) for name in recipe.categorical},
         "duplicates": _duplicates(database),
     }
-    if faults := _missing(counts, classes, recipe):
+    faults = _missing(counts, classes, recipe)
+    if recipe.weight is not None and not faults:
+        totals = _rows(
+            database,
+            f"SELECT label, sum({WEIGHT}) FROM sketch JOIN line USING (id, label, role)"  # noqa: S608 ours
+            " JOIN drawn USING (grp, role) WHERE split = 'train' GROUP BY label ORDER BY label",
+        )
+        faults = weight_faults(dict(totals), recipe.weight)
+    if faults:
         raise DataError(faults)
     write_json(work.facts, facts)
     return facts

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fakenews.data.checks import missing_columns, number
+from fakenews.data.checks import WEIGHT, missing_columns, number, weight_of
 from fakenews.data.cleaning import Cleaning
 from fakenews.data.duplicates import sketch, stable_hash
 from fakenews.data.formats import open_source
@@ -88,7 +88,7 @@ def read_chunks(part: tuple[Work, int, InputFile]) -> Iterator[RawChunk]:
         part: The work folder, the number of the file, and the file.
     """
     work, file, source = part
-    columns = work.recipe().columns
+    columns = work.recipe().columns(source.role)
     opened = open_source(Path(source.path), expected=columns, lenient=True)
     places = {name: opened.columns.index(name) for name in columns}
     records = opened.records()
@@ -191,6 +191,19 @@ def _frame(
         ]
     for name in recipe.categorical:
         frame[name] = pd.Series([cell.strip() for cell in cells[name]], dtype="str")
+    if recipe.weight is not None:
+        # Rows of official splits, which are not trained on, have none.
+        given = cells.get(recipe.weight, [""] * len(frame))
+        weights = [weight_of(cell) for cell in given]
+        frame[WEIGHT] = pd.Series(weights, dtype="float64")
+        faults += [
+            (
+                place,
+                f"column {recipe.weight!r}: {cell[:80]!r} is no finite number of at least 0",
+            )
+            for place, (cell, value) in enumerate(zip(given, weights, strict=True))
+            if value is None
+        ]
     found = pd.DataFrame(faults, columns=["row", "reason"]).drop_duplicates("row")
     return frame, found.astype({"row": "int64", "reason": "str"})
 
@@ -268,6 +281,8 @@ def _write_sketches(path: Path, kept: pd.DataFrame, chunk: RawChunk, recipe: Rec
         table = table.append_column(name, pa.array(kept[name]))
     for name in recipe.categorical:
         table = table.append_column(f"column {name}", pa.array(kept[name]))
+    if recipe.weight is not None:
+        table = table.append_column(WEIGHT, pa.array(kept[WEIGHT]))
     for name in ("raw", "text"):
         table = table.append_column(
             f"{name}_hash", pa.array([stable_hash(text) for text in kept[name]], pa.int64())

@@ -43,7 +43,8 @@ def find_inputs(cfg: DictConfig, *, known: Manifest | None) -> list[InputFile]:
         fetched = instantiate(data.fetch)
         paths |= roles_of(fetched(cache_dir=Path(cfg.paths.cache)))
     columns = [data.text, data.label, *data.numeric, *data.categorical]
-    faults = column_clashes(data.text, data.label, data.numeric, data.categorical)
+    weight = [data.weight] if data.weight is not None else []
+    faults = column_clashes(data.text, data.label, data.numeric, data.categorical, data.weight)
     faults += [
         f"extra column {name!r} has the name of another column of a shard; rename it"
         for name in (*data.numeric, *data.categorical)
@@ -55,7 +56,9 @@ def find_inputs(cfg: DictConfig, *, known: Manifest | None) -> list[InputFile]:
         if paths[role] is not None:
             files, missing = expand_paths(plain(paths[role]))
             faults += missing + list(
-                chain.from_iterable(check_columns(file, columns) for file in files)
+                chain.from_iterable(
+                    check_columns(file, columns + weight * (role == "train")) for file in files
+                )
             )
             found += [(role, file) for file in files]
     if faults:
@@ -119,5 +122,6 @@ def find_recipe(cfg: DictConfig) -> tuple[Recipe, Tokenizer]:
         max_length=pretrained.max_length,
         expectations=expectations,
         sharding=instantiate(cfg.shards),
+        weight=data.weight,
     )
     return recipe, pretrained.tokenizer

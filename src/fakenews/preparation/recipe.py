@@ -68,6 +68,7 @@ class Recipe:
         max_length: Most tokens of a text.
         expectations: Rules for columns, as in `data.validation`.
         sharding: Sizes of the files.
+        weight: Column of the weights of training rows, or None.
     """
 
     text: str
@@ -90,15 +91,19 @@ class Recipe:
     max_length: int
     expectations: Mapping[str, Mapping[str, Any]]
     sharding: Sharding
+    weight: str | None = None
 
-    @property
-    def columns(self) -> list[str]:
-        """The columns to read."""
-        return [self.text, self.label, *self.numeric, *self.categorical]
+    def columns(self, role: Role) -> list[str]:
+        """The columns to read of a file of this role."""
+        weight = [self.weight] if self.weight is not None and role == "train" else []
+        return [self.text, self.label, *self.numeric, *self.categorical, *weight]
 
     def to_json(self) -> dict[str, Any]:
         """JSON types only."""
         content = asdict(self)
+        # A dataset without weights is the same as before there were any.
+        if self.weight is None:
+            del content["weight"]
         for name in ("numeric", "categorical"):
             content[name] = list(content[name])
         return content

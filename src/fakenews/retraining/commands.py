@@ -1,7 +1,8 @@
 """The commands that a person runs, run as a step of a cycle: one process each.
 
 A child says what it does where this process says it. Asked to end, this process asks the
-child, which saves what it has; the same step then goes on from there.
+child, which saves what it has; if it is killed, the system asks it. The same step then goes on
+from there.
 """
 
 import contextlib
@@ -15,13 +16,17 @@ import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TextIO
 
 from fakenews.errors import RetrainingError
+from fakenews.launch import CHILD
 
 log = logging.getLogger(__name__)
 
-_LAST = 20
+_LAST = 20  # lines
+_CHUNK = 65_536
+# Of `CHILD`: what is said comes to a terminal.
+_TERMINAL = "terminal"
 # Seconds for a child to save and end.
 _PATIENCE = 120.0
 
@@ -77,34 +82,61 @@ def run(
 
 
 @contextlib.contextmanager
-def _child(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
+def _child(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(  # noqa: S603 our own command
         arguments,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
-        text=True,
-        errors="replace",
+        bufsize=0,
         # A Ctrl-C of the terminal would reach it twice.
         start_new_session=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"PYTHONUNBUFFERED": "1", CHILD: _TERMINAL if _shown() else "1"},
     ) as child:
         yield child
 
 
-def _pass_on(source: IO[str], kept: IO[str], last: "deque[str]") -> None:
-    for line in source:
-        with contextlib.suppress(OSError, ValueError):  # a full disk, a closed terminal
-            sys.stdout.write(line)
-            sys.stdout.flush()
-        with contextlib.suppress(OSError):
-            kept.write(line)
-            kept.flush()
-        if line.strip():
-            last.append(line.strip())
+def _pass_on(source: IO[bytes], kept: TextIO, last: "deque[str]") -> None:
+    """Show what comes, as it comes on a terminal; elsewhere, and in the log, whole lines.
+
+    A progress bar writes over its line again and again: of that the last state is a line.
+    """
+    shows = _shown()
+    begun = b""
+    while chunk := source.read(_CHUNK):
+        if shows:
+            _say(chunk.decode("utf-8", errors="replace"))
+        *lines, begun = (begun + chunk).split(b"\n")
+        for line in lines:
+            _keep(line, kept, last, shows=shows)
+    if begun:
+        _keep(begun, kept, last, shows=shows)
 
 
-def _end(child: "subprocess.Popen[str]") -> None:
+def _shown() -> bool:
+    """Whether people see at once what is said: here, or by whoever passes it on."""
+    return sys.stdout.isatty() or os.environ.get(CHILD) == _TERMINAL
+
+
+def _keep(line: bytes, kept: TextIO, last: "deque[str]", *, shows: bool) -> None:
+    text = line.decode("utf-8", errors="replace").rstrip("\r").rpartition("\r")[2]
+    if not text.strip():
+        return
+    last.append(text.strip())
+    if not shows:
+        _say(f"{text}\n")
+    with contextlib.suppress(OSError):  # a full disk
+        kept.write(f"{text}\n")
+        kept.flush()
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # a terminal that was closed
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
     """End a child that is still there, with all that it has started."""
     if child.poll() is None:
         child.terminate()

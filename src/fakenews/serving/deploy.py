@@ -1,7 +1,6 @@
 """The command `scripts/deploy.py`: what a running TorchServe serves, and how it changes."""
 
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,8 +85,6 @@ def deploy(cfg: DictConfig) -> None:
         ServingError: It cannot be done; says what became of it.
     """
     check(cfg, rules=deploy_rules)
-    # It would tell of each look at TorchServe.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     folder = Path(cfg.serve.dir)
     timing = instantiate(cfg.serve.timing)
     with instantiate(cfg.serve.torchserve).client(folder) as client:

@@ -8,7 +8,7 @@ Until the state has its new champion, whatever fails is taken back.
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fakenews.errors import ServingError
@@ -32,13 +32,24 @@ class Deployment:
         name: Of the model.
         client: Of TorchServe.
         timing: How long things take.
+        confirm: Called when a step has changed who answers whom, before the old version ends;
+            what it raises takes the step back.
     """
 
-    def __init__(self, *, folder: Path, name: str, client: Management, timing: Timing) -> None:
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        name: str,
+        client: Management,
+        timing: Timing,
+        confirm: Callable[[], None] | None = None,
+    ) -> None:
         self._folder = folder
         self._name = name
         self._client = client
         self._poll = timing.poll
+        self._confirm = confirm or (lambda: None)
         self._store = torchserve.store(folder)
         self.versions = Versions(
             name=name,
@@ -93,6 +104,7 @@ class Deployment:
             self._add(step, archive, workers)
             if again:
                 log.info("version %s is the champion already", version)
+                self._confirm()
                 return self._steps.tidy(step, self.state)
             if shadow_seconds:
                 self._try("shadow", version, shadow_seconds, shadow=version)
@@ -131,12 +143,14 @@ class Deployment:
                 )
             self._add(step, archive, workers)
             canary = Canary(version=version, share=share)
-            log.info("version %s answers %g%% of the requests", version, 100 * share)
-            return self._steps.change(
+            state = self._steps.change(
                 lambda state: state.but(canary=canary, shadow=None).noting(
                     "canary", version, f"share {share:g}"
                 )
             )
+            self._confirm()
+            log.info("version %s answers %g%% of the requests", version, 100 * share)
+            return state
 
     def promote(self, *, keep_previous: bool = False) -> State:
         """Make the canary the champion; as `deploy`."""
@@ -165,6 +179,7 @@ class Deployment:
             before = step.before
             trial = _trial(before)
             if trial is not None:
+                self._confirm()
                 step.begun = step.done = True
                 log.info("version %s is no longer on trial", trial)
                 return self._steps.tidy(step, self._drop(trial, "rollback"))
@@ -315,16 +330,13 @@ class Deployment:
             if kept is not None and not keep_previous:
                 versions[kept] = versions[kept].model_copy(update={"workers": 0})
             after = state.but(
-                versions=versions,
-                champion=version,
-                previous=kept,
-                canary=None,
-                shadow=None,
+                versions=versions, champion=version, previous=kept, canary=None, shadow=None
             )
             return after.noting(action, version, f"in place of {old}" if old else "the first")
 
         state = self._steps.change(crowned)
-        step.begun = step.done = True
+        self._confirm()
+        step.done = True
         log.info("version %s is the champion%s", version, f", in place of {old}" if old else "")
         return self._steps.tidy(step, state)
 

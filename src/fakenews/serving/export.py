@@ -32,18 +32,23 @@ log = logging.getLogger(__name__)
 _ATOL: dict[EngineName, float] = {"torch": 1e-4, "onnx": 1e-4, "onnx-int8": 5e-3}
 
 
-class ExportOptions(TypedDict):
+class ArchiveOptions(TypedDict):
+    """The options of `conf/export/` that are of no part."""
+
+    engine: EngineName
+    name: str
+    out: str
+    handler: str
+
+
+class ExportOptions(ArchiveOptions):
     """The options of `conf/export.yaml` that are of no part."""
 
     bundle: str | None
     runs: str
     run: str | int | None
-    model: str | None
+    registered: str | None
     tracking_uri: str
-    engine: EngineName
-    name: str
-    out: str
-    handler: str
 
 
 def export_rules(cfg: DictConfig) -> Iterator[str]:
@@ -72,7 +77,7 @@ def export_bundle(
     bundle: str | None = None,
     runs: str = "runs",
     run: str | int | None = None,
-    model: str | None = None,
+    registered: str | None = None,
     tracking_uri: str,
     engine: EngineName = "torch",
     tolerances: Tolerances,
@@ -88,7 +93,7 @@ def export_bundle(
         bundle: Folder of a bundle, or of a run; `latest` for the newest of `runs`.
         runs: Folder of run folders.
         run: Or the MLflow id of a run.
-        model: Or a registered model, NAME@ALIAS or NAME/VERSION.
+        registered: Or a registered model, NAME@ALIAS or NAME/VERSION.
         tracking_uri: Of the MLflow store of these.
         engine: What runs the network.
         tolerances: How far its answers may be from those of torch.
@@ -99,20 +104,20 @@ def export_bundle(
         settings: `ServedModel.load` with the arguments that the handler gives it.
 
     Raises:
-        ConfigError: Not one of `bundle`, `run` and `model` is given, the engine does not go
-            with the model, or there is no such handler.
+        ConfigError: Not one of `bundle`, `run` and `registered` is given, the engine does not
+            go with the model, or there is no such handler.
         BundleError: The bundle is damaged, does not predict, or cannot be checked.
         ServingError: The engine is too far from torch, or the archive cannot be written.
         TrackingError: The MLflow store cannot be used, or has no such bundle.
     """
-    given = {"bundle": bundle, "run": run, "model": model}
+    given = {"bundle": bundle, "run": run, "registered": registered}
     if sum(value is not None for value in given.values()) != 1:
-        raise ConfigError("give one of bundle=FOLDER, run=RUN_ID and model=NAME@champion")
+        raise ConfigError("give one of bundle=FOLDER, run=RUN_ID and registered=NAME@champion")
     if not Path(handler).is_file():
         raise ConfigError(f"handler={handler}: there is no such file")
     if bundle == "latest":
         bundle = str(latest_finished(Path(runs)))
-    with _folder(bundle, run, model, tracking_uri) as folder:
+    with _folder(bundle, run, registered, tracking_uri) as folder:
         content = read_bundle(folder)
         original = json.loads((find_bundle(folder) / MANIFEST).read_text("utf-8"))["sha256"]
     content, comparison = optimise(content, engine, tolerances=tolerances)
@@ -162,13 +167,13 @@ def comparison_table(found: Comparison, content: BundleContent) -> Table:
 
 @contextmanager
 def _folder(
-    bundle: str | None, run: str | int | None, model: str | None, tracking_uri: str
+    bundle: str | None, run: str | int | None, registered: str | None, tracking_uri: str
 ) -> Iterator[Path]:
     """The folder of the bundle, downloaded if it is in MLflow's store."""
     if bundle is not None:
         yield Path(bundle)
         return
-    if model is not None:
-        run = run_of_model(uri=tracking_uri, model=model)
+    if registered is not None:
+        run = run_of_model(uri=tracking_uri, model=registered)
     with tempfile.TemporaryDirectory(prefix="fakenews-") as temporary:
         yield download_bundle(uri=tracking_uri, run=str(run), folder=Path(temporary))

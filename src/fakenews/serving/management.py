@@ -5,6 +5,7 @@ anything is done, so such a request is sent again with a new one.
 """
 
 import contextlib
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any, Self
@@ -92,6 +93,8 @@ class Management:
         self._keys = keys
         self._retries = retries
         self._pause = pause
+        # It would tell of each look at TorchServe.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=5),
             trust_env=False,  # it is not behind a proxy

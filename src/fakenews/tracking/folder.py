@@ -5,7 +5,7 @@ A run folder holds everything a run leaves:
     run.json        state, MLflow run id
     config.yaml     resolved configuration
     checkpoints/    best-*.ckpt, last.ckpt
-    audit.json, data.json, plots/, metrics.json, report.html
+    audit.json, data.json, plots/, metrics.json, report.html, model_card.md, data_sheet.md
     bundle/         what predicts
 """
 

@@ -254,8 +254,16 @@ class MLflowTracker(MLFlowLogger):
             raise TrackingError(explain(self._tracking_uri, error)) from error
 
     @rank_zero_only
-    def register(self, *, name: str, artifact: str, tags: Mapping[str, str]) -> int:
+    def register(
+        self, *, name: str, artifact: str, tags: Mapping[str, str], description: str = ""
+    ) -> int:
         """Register an artefact of this run as a new version of a model.
+
+        Args:
+            name: Of the model, which is made if there is none.
+            artifact: Its folder among those of the run.
+            tags: Of the version.
+            description: Of the version, as Markdown.
 
         Returns:
             The version number.
@@ -278,6 +286,7 @@ class MLflowTracker(MLFlowLogger):
                 source=source,
                 run_id=self.run_id,
                 tags=dict(tags),
+                description=description or None,
                 await_creation_for=None,
             )
         except MlflowException as error:

@@ -63,6 +63,8 @@ class Run:
         self.tags = dict(tags or {})
         self.source = git(root)
         self.mlflow_id: str | None = None
+        self._summary = ""
+        self._described: list[Path] = []
         self._begun = self._finished = False
 
     @property
@@ -114,6 +116,15 @@ class Run:
             (folder / "git.diff").write_text(self.source["diff"] + "\n")
         return sorted(folder.iterdir())
 
+    def describe(self, summary: str, files: list[Path]) -> None:
+        """Say what the run has made, in words.
+
+        Args:
+            summary: Description of the registered version, as Markdown.
+            files: Logged as artefacts by `finish`.
+        """
+        self._summary, self._described = summary, files
+
     def finish(
         self,
         *,
@@ -153,10 +164,13 @@ class Run:
                     path / "report.html": None,
                     path / "metrics.json": None,
                     path / "slices.csv": None,
+                    **dict.fromkeys(self._described),
                 }
             )
             if register is not None:
-                version = self.tracker.register(name=register, artifact="bundle", tags=tags)
+                version = self.tracker.register(
+                    name=register, artifact="bundle", tags=tags, description=self._summary
+                )
                 log.info("registered %s version %d", register, version)
         self._finished = True
 

@@ -3,10 +3,13 @@
 import dataclasses
 import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.console import Console
@@ -24,6 +27,8 @@ from fakenews.inference.evaluate import evaluate_frame
 from fakenews.models.tfidf import TfidfClassifier
 from fakenews.predictor import Predictor
 from fakenews.provenance import SHAPE_MODELS, versions
+from fakenews.tracking.card import write_cards
+from fakenews.tracking.facts import Facts
 from fakenews.tracking.run import Run
 from fakenews.training.fit import Fitted
 
@@ -74,7 +79,7 @@ def measure(
 def conclude(
     cfg: DictConfig, dataset: LabelledData, fitted: Fitted, run: Run
 ) -> tuple[Path, Metrics]:
-    """Calibrate on validation, evaluate, write the report and the bundle.
+    """Calibrate on validation, evaluate, write the report, the bundle and the cards.
 
     Returns:
         The bundle's folder, and the metrics of each split.
@@ -101,18 +106,25 @@ def conclude(
         history=None if fitted.history is None else fitted.history.frame(),
     )
     write(evaluations[shown], figures, run.folder.path)
-    bundle = write_bundle(
-        bundle_content(
-            cfg=cfg,
-            dataset=dataset,
-            fitted=fitted,
-            validation=outputs["val"],
-            evaluations=evaluations,
-            run=run,
-        ),
-        run.folder.path / "bundle",
+    content = bundle_content(
+        cfg=cfg,
+        dataset=dataset,
+        fitted=fitted,
+        validation=outputs["val"],
+        evaluations=evaluations,
+        run=run,
     )
+    bundle = write_bundle(content, run.folder.path / "bundle")
     _check_bundle(bundle, dataset, outputs["val"])
+    facts = Facts(
+        name=cfg.name,
+        run=run.folder.path.name,
+        made=datetime.now(UTC),
+        content=content,
+        audit=dataset.audit.to_json(),
+        card=instantiate(cfg.card),
+    )
+    run.describe(facts.summary, write_cards(facts, run.folder.path))
     console = Console()
     console.print(f"[bold]{shown}[/bold]", table(evaluations[shown]))
     for name in evaluations[shown].never_decided:
@@ -171,6 +183,10 @@ def bundle_content(
         provenance={
             "data": dataset.manifest,
             "config": plain(cfg),
+            # As typed: what another training like this one is told.
+            "overrides": list(HydraConfig.get().overrides.task)
+            if HydraConfig.initialized()
+            else [],
             "run_id": run.mlflow_id,
             "commit": run.commit,
             "versions": versions(*SHAPE_MODELS),

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch._dynamo.exc import TorchDynamoException
 
+from fakenews.data.checks import WEIGHT
 from fakenews.data.dataset import LabelledData
 from fakenews.data.prepared import PreparedDataset
 from fakenews.engines import Engine, TfidfEngine, TorchEngine
@@ -90,7 +92,9 @@ def fit(
 def fit_tfidf(cfg: DictConfig, dataset: LabelledData) -> Fitted:
     """Fit the baseline, which has neither epochs nor features."""
     model: TfidfClassifier = instantiate(cfg.model)
-    model.fit(dataset.part("train")["text"].tolist(), dataset.codes("train"))
+    train = dataset.part("train")
+    weights = train[WEIGHT].to_numpy(np.float64) if WEIGHT in train else None
+    model.fit(train["text"].tolist(), dataset.codes("train"), weights=weights)
     return Fitted(predictor=_predictor(TfidfEngine(model), dataset), model=model)
 
 

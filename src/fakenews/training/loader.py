@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from fakenews.bounds import Count, PositiveCount
+from fakenews.data.checks import WEIGHT
 from fakenews.data.dataset import Dataset, Split
 from fakenews.errors import ConfigError, TrainingError
 from fakenews.features.batching import Rows, plan_batches
@@ -98,7 +99,10 @@ class HeadlineDataModule(L.LightningDataModule):
         tabular = np.empty((len(frame), 0), dtype=np.float32)
         if self.features is not None:
             tabular = self.features.transform(frame)
-        return Columns(tokens, pad_id, tabular, self.dataset.codes(split))
+        weights = None
+        if split == "train" and WEIGHT in frame:
+            weights = frame[WEIGHT].to_numpy(np.float64)
+        return Columns(tokens, pad_id, tabular, self.dataset.codes(split), weights)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of the training split, each row once an epoch over all ranks.
@@ -174,6 +178,7 @@ class Columns(TorchDataset[Batch]):
         pad_id: Token id of padding.
         tabular: [N, F].
         labels: [N] class codes.
+        weights: [N]; None: all the same.
     """
 
     def __init__(
@@ -182,9 +187,10 @@ class Columns(TorchDataset[Batch]):
         pad_id: int,
         tabular: NDArray[np.float32],
         labels: NDArray[np.int64],
+        weights: NDArray[np.float64] | None = None,
     ) -> None:
         self.tokens, self.pad_id = tokens, pad_id
-        self.tabular, self.labels = tabular, labels
+        self.tabular, self.labels, self.weights = tabular, labels, weights
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -210,6 +216,7 @@ class Columns(TorchDataset[Batch]):
             attention_mask=torch.from_numpy(mask),
             tabular=torch.from_numpy(self.tabular[index]),
             labels=torch.from_numpy(self.labels[index]),
+            weights=None if self.weights is None else torch.from_numpy(self.weights[index]),
         )
 
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
+from fakenews.data.checks import WEIGHT
 from fakenews.data.dataset import Split
 from fakenews.data.prepared import PreparedDataset
 from fakenews.errors import ConfigError, DataError
@@ -63,6 +64,7 @@ class Rows:
                 columns.pad_id,
                 columns.tabular[start:stop],
                 columns.labels[start:stop],
+                None if columns.weights is None else columns.weights[start:stop],
             ),
         )
 
@@ -73,6 +75,7 @@ class Rows:
             return parts[0]
         columns = [part.columns for part in parts]
         tokens = [column.tokens for column in columns if column.tokens is not None]
+        weights = [column.weights for column in columns if column.weights is not None]
         return cls(
             ids=np.concatenate([part.ids for part in parts]),
             columns=Columns(
@@ -80,6 +83,7 @@ class Rows:
                 columns[0].pad_id,
                 np.concatenate([column.tabular for column in columns]),
                 np.concatenate([column.labels for column in columns]),
+                np.concatenate(weights) if weights else None,
             ),
         )
 
@@ -104,6 +108,7 @@ class Reader:
         self._classes = pa.array(dataset.classes, pa.string())
         self._labels = [] if features is None else _entity_labels(features)
         self._names = ["id", "label", *self._feature_columns()]
+        self._weighted = dataset.prepared.settings.get("weight") is not None
         if pretrained is not None:
             self._names.append("input_ids" if self._stored else "text")
             # Sets truncation now: threads would do it all at once.
@@ -134,7 +139,9 @@ class Reader:
             DataError: See `PreparedDataset.read_group`; or a value is none that preparation
                 writes.
         """
-        table = self.dataset.read_group(split, group, self._names).combine_chunks()
+        weighted = self._weighted and split == "train"
+        names = [*self._names, WEIGHT] if weighted else self._names
+        table = self.dataset.read_group(split, group, names).combine_chunks()
         codes = pc.index_in(table["label"], value_set=self._classes)
         if unwritten := [
             name
@@ -154,6 +161,7 @@ class Reader:
                 if self.features is None
                 else self.features.apply(self._raw_features(table)),
                 _numpy(codes, np.int64),
+                _numpy(table[WEIGHT], np.float64) if weighted else None,
             ),
         )
 
@@ -168,6 +176,7 @@ class Reader:
             attention_mask=torch.ones((1, width), dtype=torch.int64),
             tabular=torch.zeros((1, self.dim)),
             labels=torch.zeros(1, dtype=torch.int64),
+            weights=torch.zeros(1, dtype=torch.float64) if self._weighted else None,
         )
 
     def _feature_columns(self) -> list[str]:

@@ -185,7 +185,8 @@ class StreamingDataModule(L.LightningDataModule):
 
     def _placed(self, batch: Batch) -> Batch:
         if self.pin_memory and torch.cuda.is_available():
-            return Batch(*(tensor.pin_memory() for tensor in batch))
+            pinned: Any = (None if t is None else t.pin_memory() for t in batch)
+            return Batch(*pinned)
         return batch
 
     def _shuffler(self, epoch: int, window: int) -> np.random.Generator:

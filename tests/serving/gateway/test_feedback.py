@@ -94,6 +94,13 @@ def make(folder: Path) -> tuple[Feedback, str]:
     return feedback, identifier
 
 
+def test_what_people_said_is_not_for_everybody(tmp_path: Path) -> None:
+    feedback, identifier = make(tmp_path)
+    feedback.store(identifier, "correct", None)
+    (path,) = (tmp_path / "feedback").iterdir()
+    assert path.stat().st_mode & 0o007 == 0
+
+
 def test_a_line_that_was_cut_short_costs_no_other(tmp_path: Path) -> None:
     feedback, identifier = make(tmp_path)
     feedback.store(identifier, "correct", None)

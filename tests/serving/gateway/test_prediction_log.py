@@ -200,7 +200,7 @@ def test_an_embedding_that_is_none_is_a_damaged_line(tmp_path: Path) -> None:
 def test_a_closed_log_is_parquet(tmp_path: Path) -> None:
     log = make(tmp_path)
     days = [1_700_000_000_000 + day * 86_400_000 for day in (0, 0, 1)]
-    given = [record(f"text {n}", day, age=n) for n, day in enumerate(days)]
+    given = [record(f"text {n}", day, age=n, lang=None) for n, day in enumerate(days)]
     write(log, given)
     log.close()
     assert lines(tmp_path) == []
@@ -210,11 +210,13 @@ def test_a_closed_log_is_parquet(tmp_path: Path) -> None:
     ]
     found = rows(tmp_path)
     assert [row["id"] for row in found] == [each.id for each in given]
-    assert found[2]["columns"] == [("age", "2")]
+    assert found[2]["columns"] == [("age", "2"), ("lang", None)]
     assert found[0]["probabilities"] == [("fake", 0.75), ("real", 0.25)]
     assert [row["text"] for row in found] == [None] * 3
     for path in tmp_path.glob("date=*/*"):
         assert pq.read_schema(path).equals(SCHEMA)
+        # What people ask is not for everybody of the machine.
+        assert path.stat().st_mode & 0o007 == 0
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Only predictions that were made here can be judged: what is learnt from feedback
 filled by whoever makes up ids.
 """
 
+import functools
 import os
 import threading
 from collections import OrderedDict
@@ -17,7 +18,7 @@ from typing import Literal
 import orjson
 
 from fakenews.serving.gateway.problems import Problem
-from fakenews.serving.gateway.segments import Found, find, write_all
+from fakenews.serving.gateway.segments import MODE, Found, find, write_all
 
 Verdict = Literal["correct", "wrong", "unsure"]
 
@@ -111,7 +112,8 @@ class Feedback:
 
     def _append(self, path: Path, line: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+", buffering=0) as file:
+        opener = functools.partial(os.open, mode=MODE)
+        with open(path, "ab+", buffering=0, opener=opener) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(size - 1, 0))
             if file.read(1) not in (b"\n", b""):

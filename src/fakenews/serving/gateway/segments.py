@@ -27,6 +27,9 @@ from fakenews.serving.gateway.ids import made_at
 
 OPEN = "open"
 
+MODE = 0o640
+"""Of files in which is what people have asked or said: not for everybody of the machine."""
+
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -87,7 +90,7 @@ def open_segment(path: Path) -> int:
         OSError: It cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o640)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, MODE)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return descriptor
 
@@ -148,6 +151,7 @@ def seal(path: Path, folder: Path) -> Sealed:
             pq.write_table(pa.concat_tables(tables), draft, compression="zstd")
             target = folder / f"date={date}" / f"{path.stem}.parquet"
             target.parent.mkdir(exist_ok=True)
+            draft.chmod(MODE)
             with draft.open("rb") as file:
                 os.fsync(file.fileno())
             draft.replace(target)
@@ -176,7 +180,10 @@ def _typed(record: Any) -> dict[str, Any]:
     typed = {name: record.get(name) for name in SCHEMA.names}
     typed["time"] = datetime.fromisoformat(record["time"])
     typed["probabilities"] = list(record["probabilities"].items())
-    typed["columns"] = [(name, str(value)) for name, value in record["columns"].items()]
+    typed["columns"] = [
+        (name, None if value is None else str(value))
+        for name, value in record["columns"].items()
+    ]
     if typed["embedding"] is not None:
         typed["embedding"] = base64.b64decode(record["embedding"], validate=True)
     return typed

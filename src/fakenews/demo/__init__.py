@@ -1,0 +1,1 @@
+"""The whole loop in minutes, on generated headlines: served, drifting, watched, replaced."""
