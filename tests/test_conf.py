@@ -16,13 +16,17 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fakenews.config import TARGETS, check, register_resolvers, without_paths
+from fakenews.demo.job import demo
 from fakenews.errors import ConfigError
 from fakenews.monitoring.checks import Policy
 from fakenews.monitoring.job import monitor
 from fakenews.monitoring.quality import Limits
+from fakenews.retraining.decision import Policy as DecisionPolicy
 from fakenews.retraining.gate_policy import GatePolicy
 from fakenews.retraining.promote import promote_rules
 from fakenews.retraining.served import How
+from fakenews.retraining.setting import Commands, Trial
+from fakenews.retraining.source import DataSource
 from fakenews.rules import METRICS, preparation_rules, training_rules
 from fakenews.serving.archive import ModelConfig
 from fakenews.serving.deploy import deploy_rules
@@ -185,6 +189,29 @@ def test_what_is_monitored(composed: Callable[..., DictConfig]) -> None:
         here = key in ("runs", "out", "registry_uri")
         if parameter.default not in (parameter.empty, None) and not here:
             assert cfg[key] == parameter.default, key
+
+
+def test_what_is_retrained(composed: Callable[..., DictConfig]) -> None:
+    cfg = without_paths(composed("name=news", root="retrain"))
+    check(cfg)
+    assert "${" not in OmegaConf.to_yaml(cfg, resolve=True)
+    # What is written here for all to see are the defaults of the code.
+    kept = {"_execution_whitelist_": TARGETS, "_convert_": "all"}
+    assert instantiate(cfg.trial, **kept) == Trial()
+    assert instantiate(cfg.commands, **kept) == Commands(
+        train=[], evaluate=[], gate=[], promote=[]
+    )
+    assert instantiate(cfg.policy, **kept) == DecisionPolicy(ignore=[])
+    assert replace(instantiate(cfg.data, **kept), log=None) == DataSource()
+
+
+def test_what_is_shown_in_minutes(composed: Callable[..., DictConfig]) -> None:
+    cfg = composed(root="demo")
+    check(cfg)
+    parameters = inspect.signature(demo).parameters
+    for key, parameter in parameters.items():
+        if parameter.default not in (parameter.empty, ()):
+            assert cfg.demo[key] == parameter.default, key
 
 
 def test_what_is_gated(composed: Callable[..., DictConfig]) -> None:
@@ -392,7 +419,7 @@ def test_config_is_shown(script: str) -> None:
     done = _run(script, "--cfg", "job")
     assert done.returncode == 0, done.stderr
     shown = OmegaConf.create(done.stdout)
-    assert len(shown) > 3
+    assert len(shown) > 3 or len(shown.demo) > 3
 
 
 def test_resolved_config_holds_no_reference() -> None:
