@@ -30,7 +30,7 @@ def demo(
     address: str = "http://127.0.0.1:8000",
     train: Sequence[str] = (),
     worse: Sequence[str] = (),
-    rows: PositiveCount = 4000,
+    rows: PositiveCount = 3000,
     window_rows: PositiveCount = 400,
     drift_topics: Share = 0.5,
     drift_rule: Share = 0.12,

@@ -4,7 +4,7 @@ import base64
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from fakenews.demo.story import Event, Story
 from fakenews.evaluation.page import page
@@ -29,17 +29,20 @@ src="data:image/png;base64,{{ plot }}"></figure>
 <tbody>
 {% for event in events %}
 <tr><td>{{ event.at.strftime("%H:%M:%S") }}</td><td>{{ event.what }}</td>
-<td>{{ event.detail }}{% if event.page %}
-(<a href="{{ event.page }}">report</a>){% endif %}</td></tr>
+<td>{{ event.detail }}{% if event.page %} (<a href="{{ event.page }}">report</a>){% endif %}
+</td></tr>
 {% endfor %}
 </tbody></table></div>
 <h2>Windows</h2>
 {{ grid(["window", "headlines", "average precision", "macro-F1", "without an answer",
          "answered by"], lines) }}
 """
+# Of the table alone.
+_QUIET = {"decide", "prepare"}
 _STYLE = """\
   .events td { text-align: left; vertical-align: top; }
   .events th { text-align: left; }
+  .events td:first-child { white-space: nowrap; overflow-wrap: normal; }
 """
 
 
@@ -102,7 +105,10 @@ def over_time(story: Story) -> Figure:
         label="macro-F1",
     )
     low = min(min(window.average_precision, window.macro_f1) for window in story.windows)
+    # Above what a score can be, there is room for words.
     axes.set_ylim(max(low - 0.1, 0), 1.25)
+    axes.yaxis.set_major_locator(FixedLocator([tenth / 10 for tenth in range(11)]))
+    axes.set_xlim(0, len(story.windows) + 1)
     for after, events in _between(story).items():
         axes.axvline(after + 0.5, color=BLUE if events[-1].good else "#b5482a", linewidth=1)
         axes.annotate(
@@ -122,7 +128,8 @@ def over_time(story: Story) -> Figure:
 def _between(story: Story) -> dict[int, list[Event]]:
     found: dict[int, list[Event]] = {}
     for event in story.events:
-        found.setdefault(event.after, []).append(event)
+        if event.what not in _QUIET:
+            found.setdefault(event.after, []).append(event)
     return found
 
 
