@@ -19,6 +19,7 @@ from fakenews.data.sample import Drift
 from fakenews.demo import traffic
 from fakenews.demo.traffic import Window
 from fakenews.errors import RetrainingError, ServingError
+from fakenews.monitoring.verdict import EXIT, State
 from fakenews.retraining.commands import run
 from fakenews.retraining.cycle import Cycle
 from fakenews.retraining.registry import Registry
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 
 NAME = "demo"
 _START = 180.0  # seconds for the servers to answer
-_ALARM = 2  # exit status of the monitor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +120,10 @@ class Story:
             "every=null",
             f"rows={self.rows}",
             "latest=4",
-            ends=(0, _ALARM),
+            ends=(0, EXIT[State.ALARM]),
         )
         verdict = json.loads((self.out / "monitoring" / "verdict.json").read_text())
-        alarms = [check["key"] for check in verdict["checks"] if check["state"] == "alarm"]
+        alarms = [check["key"] for check in verdict["checks"] if check["state"] == State.ALARM]
         kept = self.out / f"monitoring-{len(self.windows)}.html"
         kept.write_bytes((self.out / "monitoring" / "report.html").read_bytes())
         if alarms:
@@ -131,7 +131,7 @@ class Story:
             self.note("alarm", f"the monitor sees {shown}", page=kept, good=False)
         else:
             self.note("all is well", "the monitor sees no change that lasts", page=kept)
-        return status == _ALARM
+        return status == EXIT[State.ALARM]
 
     def save(self) -> None:
         """Write `story.json`."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 from fakenews.errors import FakeNewsError, Interrupted, RetrainingError
 from fakenews.monitoring.alerts import Channel
+from fakenews.monitoring.verdict import State
 from fakenews.retraining.cycle import STEPS, Cycle, Outcome, Step, find
 from fakenews.retraining.decision import Policy
 from fakenews.retraining.news import tell
@@ -71,7 +72,7 @@ def retrain(
     """
     if step == "alarm":
         found = read_report(Path(report))
-        return Outcome.NEXT if found and found["state"] == "alarm" else Outcome.END
+        return Outcome.NEXT if found and found["state"] == State.ALARM else Outcome.END
     setting = Setting(
         name=name,
         tracking_uri=tracking_uri,

@@ -24,7 +24,7 @@ from fakenews.retraining.registry import Registry
 from fakenews.retraining.served import How, Serving
 from fakenews.retraining.standing import Gate
 from fakenews.serving.archive import Made
-from fakenews.serving.deploy import ServeOptions
+from fakenews.serving.deploy import ServeOptions, misplaced
 from fakenews.serving.deployment import Deployment
 from fakenews.serving.export import ArchiveOptions, export_bundle
 from fakenews.serving.state import read_state
@@ -105,9 +105,7 @@ def promote_rules(cfg: DictConfig) -> Iterator[str]:
         **{name: bool(cfg[name]) for name in ("force", "trial", "json", "keep_previous")},
         **{name: cfg[name] > 0 for name in ("shadow_seconds", "canary_seconds")},
     }
-    for option in sorted(option for option, is_given in given.items() if is_given):
-        if option not in _OPTIONS[cfg.action]:
-            yield f"{option}={cfg[option]} does not go with action={cfg.action}"
+    yield from misplaced(cfg, given, _OPTIONS[cfg.action])
     if cfg.action == "challenge" and not given["version"]:
         yield "action=challenge needs version: give version=N"
     if cfg.serving == "none":

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypedDict
 
@@ -122,12 +122,28 @@ def deploy_rules(cfg: DictConfig) -> Iterator[str]:
         "keep_previous": cfg.keep_previous,
         "json": cfg.json,
     }
-    for option in sorted(option for option, is_given in given.items() if is_given):
-        if option not in _OPTIONS[action]:
-            yield f"{option}={cfg[option]} does not go with action={action}"
+    yield from misplaced(cfg, given, _OPTIONS[action])
     for needed, option in (("deploy", "archive"), ("scale", "workers")):
         if action == needed and not given[option]:
             yield f"action={action} needs {option}: give {option}=VALUE"
+
+
+def misplaced(
+    cfg: DictConfig, given: Mapping[str, bool], allowed: Collection[str]
+) -> Iterator[str]:
+    """Options that do not go with `cfg.action`.
+
+    Args:
+        cfg: Of a command with actions.
+        given: Of each option that only some actions have, whether it is given.
+        allowed: Those of the action.
+
+    Yields:
+        A message for each, by name.
+    """
+    for option in sorted(option for option, is_given in given.items() if is_given):
+        if option not in allowed:
+            yield f"{option}={cfg[option]} does not go with action={cfg.action}"
 
 
 def _act(cfg: DictConfig, deployment: Deployment) -> None:
