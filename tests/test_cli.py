@@ -314,6 +314,32 @@ def test_signal_gives_its_exit_status(number: int, status: int, message: str) ->
     assert done.stderr == f"{message}\n"
 
 
+@pytest.mark.parametrize(
+    ("number", "status", "message"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_stays_one_when_a_library_fails_to_tidy_up(
+    number: int, status: int, message: str
+) -> None:
+    done = _after(
+        "import time\n"
+        "def command():\n"
+        "    half = None\n"
+        "    try:\n"
+        "        try:\n"
+        "            print('ready', flush=True)\n"
+        "            time.sleep(60)\n"
+        "        finally:\n"
+        "            half.close()\n"
+        "    except Exception as error:\n"
+        "        raise RuntimeError('library') from error\n"
+        "cli.run(command)",
+        send=number,
+    )
+    assert done.returncode == status
+    assert done.stderr == f"{message}\n"
+
+
 def test_a_signal_is_heard_when_it_comes_while_a_line_is_logged() -> None:
     done = _after(
         "import logging, os, signal, time\n"

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -34,7 +34,7 @@ from fakenews.config import (
     public_options,
     register_resolvers,
 )
-from fakenews.errors import FakeNewsError, Interrupted
+from fakenews.errors import FakeNewsError, Interrupted, chain, interruption
 
 log = logging.getLogger(__name__)
 
@@ -96,15 +96,16 @@ def run(command: Callable[[], Any], *, open_nodes: Sequence[str] = ()) -> None:
     try:
         command()
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        _stop("interrupted", 130)
     except BrokenPipeError:
         # The reader has had enough, as in `--help | head`: nothing more can be written,
         # not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:
-        report(error)
+    except (Exception, KeyboardInterrupt) as error:
+        stopped = interruption(error)
+        if isinstance(stopped, KeyboardInterrupt):
+            _stop("interrupted", 130)
+        report(stopped or error)
         if isinstance(error, ValueError) and not _traceback_wanted and not _in_job(error):
             # Hydra's own checks of its flags.
             _stop(f"error: {error}", 1)
@@ -218,24 +219,17 @@ def _in_job(error: BaseException) -> bool:
     return any(frame.f_code.co_name == "run_job" for frame, _ in frames)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
-
-
 def _user_error(error: BaseException) -> BaseException | None:
     """The error to show: ours, wherever Hydra wrapped it, before a library's own."""
     from hydra.errors import HydraException, InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
-    chain = list(_chain(error))
+    links = list(chain(error))
     for kind in (FakeNewsError, HydraException, OmegaConfBaseException):
-        found = next((link for link in chain if isinstance(link, kind)), None)
+        found = next((link for link in links if isinstance(link, kind)), None)
         if found is not None and not isinstance(found, InstantiationException):
             return found
-    return next((link for link in chain if isinstance(link, OSError) and _mendable(link)), None)
+    return next((link for link in links if isinstance(link, OSError) and _mendable(link)), None)
 
 
 def _mendable(error: OSError) -> bool:

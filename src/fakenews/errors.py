@@ -19,7 +19,7 @@ The command line prints such an error as one line (what, where, what to do) and 
 with status 1; anything else is a bug and keeps its traceback.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 
 class FakeNewsError(Exception):
@@ -97,3 +97,25 @@ class MonitoringError(FakeNewsError):
 
 class RetrainingError(FakeNewsError):
     """A model cannot be replaced, or cannot be compared with another."""
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+
+
+def interruption(error: BaseException) -> Interrupted | KeyboardInterrupt | None:
+    """What stopped the work, if that is why there is an error.
+
+    A signal may come while a library has something half built, and what it does then to
+    tidy up fails with an error of its own: OmegaConf's copies do.
+    """
+    for link in chain(error):
+        if isinstance(link, Interrupted | KeyboardInterrupt):
+            return link
+        if isinstance(link, FakeNewsError):
+            return None
+    return None

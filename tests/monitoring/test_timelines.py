@@ -154,3 +154,17 @@ def test_a_window_without_length_has_an_axis(account: Account):
     )
     low, high = performance(one, "accuracy").axes[0].get_xlim()
     assert np.isclose(high - low, 1 / 24)
+
+
+@pytest.mark.parametrize("hours", [0.001, 0.045, 1, 2.6, 24, 61, 24 * 9, 24 * 80, 24 * 900])
+def test_times_are_readable_whatever_they_span(hours: float, some_account: Make) -> None:
+    account = some_account(0, 0, 0.9)
+    begin, span = account.spans[0].start, timedelta(hours=hours)
+    spans = [
+        replace(account.spans[0], start=begin + span * n / 3, end=begin + span * (n + 1) / 3)
+        for n in range(3)
+    ]
+    figure = performance(replace(account, spans=spans), "average_precision")
+    figure.draw_without_rendering()  # a warning is an error
+    labels = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    assert 3 <= len([label for label in labels if label]) <= 9

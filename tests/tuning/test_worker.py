@@ -127,6 +127,18 @@ def test_a_job_that_was_interrupted_interrupts_the_worker(
     queue.check_failures()
 
 
+def test_an_interruption_that_a_library_hid_is_none_of_the_trials_failures(
+    make_queue: MakeQueue,
+) -> None:
+    hidden = AttributeError("half a copy")
+    hidden.__context__ = KeyboardInterrupt()
+    queue = make_queue(n_trials=3)
+    with pytest.raises(KeyboardInterrupt):
+        work(queue, Jobs(queue, {1: hidden}), draw)
+    assert states(queue) == ["COMPLETE", "FAIL", "WAITING"]
+    queue.check_failures()
+
+
 def test_an_interruption_while_trials_are_claimed_loses_none(make_queue: MakeQueue) -> None:
     queue = make_queue(n_trials=3)
     jobs = Jobs(queue)

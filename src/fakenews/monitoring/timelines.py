@@ -259,7 +259,8 @@ def _time(axes: Axes, start: float, end: float) -> None:
     if end <= start:
         start, end = start - _HOUR / 2, start + _HOUR / 2
     axes.set_xlim(start, end)
-    locator = dates.AutoDateLocator(minticks=3, maxticks=6, tz=UTC)  # type: ignore[no-untyped-call]
+    # Fewer than 7 and matplotlib has no interval for some spans, as of 61 hours.
+    locator = dates.AutoDateLocator(minticks=3, maxticks=7, tz=UTC)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(
         dates.ConciseDateFormatter(locator, tz=UTC)  # type: ignore[no-untyped-call]

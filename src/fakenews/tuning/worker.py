@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from optuna.trial import FrozenTrial, Trial
 
-from fakenews.errors import Interrupted, TuningError
+from fakenews.errors import TuningError, interruption
 from fakenews.launch import core_share
 from fakenews.tuning.queue import TrialQueue
 
@@ -59,10 +59,13 @@ def work(
             while len(claimed) < batch and (trial := queue.claim(overrides)) is not None:
                 claimed.append(trial)
             _run(queue, launch, claimed)
-        except (KeyboardInterrupt, SystemExit, Interrupted):
+        except BaseException as error:
+            stopped = error if isinstance(error, SystemExit) else interruption(error)
+            if stopped is None:
+                raise
             for trial in claimed:
                 queue.give_back(trial.number)
-            raise
+            raise stopped from None
         if watch is not None:
             watch.update()
         if not claimed:
@@ -74,10 +77,12 @@ def work(
 def _run(queue: TrialQueue, launch: Launch, trials: Sequence[FrozenTrial]) -> None:
     """Run jobs, and note what they could not say themselves."""
     for trial, error in zip(trials, launch(trials) if trials else [], strict=True):
-        if isinstance(error, Interrupted) and error.status > 128:
-            raise error
-        if error is not None:
-            queue.fail(trial.number, error)
+        if error is None:
+            continue
+        stopped = interruption(error)
+        if isinstance(stopped, KeyboardInterrupt) or (stopped and stopped.status > 128):
+            raise stopped
+        queue.fail(trial.number, error)
 
 
 def launched(
