@@ -38,9 +38,11 @@ pytestmark = [
 NAME, MODEL = "fakenews", "news"
 TIMING = Timing(settle=0.3, deadline=1.5, poll=0.1)
 
-# A process that promotes, and is killed before the so-manieth of what it does.
-CHILD = """
-import json, os, signal, sys
+# Reads lines that say what to promote, and where to stop. For each, a process of its own does
+# it, and is killed before the so-manieth of what it does. Prints how each process ended, and
+# before what.
+PROMOTER = """
+import json, os, signal, sys, traceback
 from pathlib import Path
 from fakenews.retraining.halves import Halves
 from fakenews.retraining.journal import Journal
@@ -54,47 +56,62 @@ from fakenews.serving.management import Management
 from fakenews.serving.steps import Steps
 from fakenews.serving.versions import Timing, Versions
 
-given = json.loads(sys.argv[1])
-folder, point, passed = Path(given["folder"]), given["point"], 0
+passed = 0
 
-def killing(of, name):
+def killing(of, name, point):
     original = getattr(of, name)
     def counted(*arguments, **named):
         global passed
         if passed == point:
-            print(f"{of.__name__}.{name}", flush=True)
+            print(-signal.SIGKILL, f"{of.__name__}.{name}", flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         passed += 1
         return original(*arguments, **named)
     setattr(of, name, counted)
 
-for of, names in (
-    (Journal, ("write", "clear")), (Registry, ("tag", "_set")),
-    (Versions, ("start", "set_default", "end")), (Steps, ("change", "tidy")),
-):
-    for name in names:
-        killing(of, name)
+def promote(given):
+    folder = Path(given["folder"])
+    for of, names in (
+        (Journal, ("write", "clear")), (Registry, ("tag", "_set")),
+        (Versions, ("start", "set_default", "end")), (Steps, ("change", "tidy")),
+    ):
+        for name in names:
+            killing(of, name, given["point"])
+    keys = Keys(Path(given["keys"]), address=given["management"])
+    addresses = {"management": given["management"], "inference": given["inference"]}
+    with Management(**addresses, keys=keys) as client:
+        serving = Serving(
+            folder=folder,
+            deployment=lambda *, confirm=None: Deployment(
+                folder=folder, name="fakenews", client=client,
+                timing=Timing(**given["timing"]), confirm=confirm,
+            ),
+            export=lambda version: Made(
+                path=Path(given["archives"][str(version)]), version=f"v{version}", new=False
+            ),
+            archives=folder,
+        )
+        registry = Registry(uri=given["uri"], model="news")
+        halves = Halves(registry=registry, serving=serving, journal=Journal(folder))
+        promotion = Promotion(halves)
+        if given["action"] == "promote":
+            how = How(canary_seconds=0.5, share=0.5)
+            promotion.promote(given["version"], how=how)
+        else:
+            promotion.rollback()
 
-keys = Keys(Path(given["keys"]), address=given["management"])
-addresses = {"management": given["management"], "inference": given["inference"]}
-with Management(**addresses, keys=keys) as client:
-    serving = Serving(
-        folder=folder,
-        deployment=lambda *, confirm=None: Deployment(
-            folder=folder, name="fakenews", client=client, timing=Timing(**given["timing"]),
-            confirm=confirm,
-        ),
-        export=lambda version: Made(
-            path=Path(given["archives"][str(version)]), version=f"v{version}", new=False
-        ),
-        archives=folder,
-    )
-    registry = Registry(uri=given["uri"], model="news")
-    promotion = Promotion(Halves(registry=registry, serving=serving, journal=Journal(folder)))
-    if given["action"] == "promote":
-        promotion.promote(given["version"], how=How(canary_seconds=0.5, share=0.5))
-    else:
-        promotion.rollback()
+for line in sys.stdin:
+    if pid := os.fork():
+        os.waitpid(pid, 0)
+        print("gone", flush=True)
+        continue
+    try:
+        promote(json.loads(line))
+        print(0, "the end", flush=True)
+    except BaseException:
+        traceback.print_exc()
+        print(1, "an error", flush=True)
+    os._exit(0)
 """
 
 
@@ -145,6 +162,7 @@ class Place:
     client: Management
     archives: dict[int, Path]
     uri: str
+    promoter: "subprocess.Popen[str]"
 
     @property
     def serving(self) -> Serving:
@@ -187,14 +205,13 @@ class Place:
             "version": version,
             "point": point,
         }
-        done = subprocess.run(
-            [sys.executable, "-c", CHILD, json.dumps(given)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        return done.stdout.split()[-1] if done.returncode else None
+        assert self.promoter.stdin is not None
+        assert self.promoter.stdout is not None
+        print(json.dumps(given), file=self.promoter.stdin, flush=True)
+        status, before = self.promoter.stdout.readline().strip().split(maxsplit=1)
+        assert int(status) in (0, -signal.SIGKILL)
+        assert self.promoter.stdout.readline() == "gone\n"
+        return before if int(status) else None
 
     def both(self) -> tuple[Aliases, str | None, set[str]]:
         """Who is what, what is champion, and what TorchServe has."""
@@ -220,6 +237,12 @@ def place(
     with (
         TorchServe(folder=folder, settings=settings),
         settings.client(folder) as management,
+        subprocess.Popen(
+            [sys.executable, "-c", PROMOTER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as promoter,
     ):
         yield Place(
             folder=folder,
@@ -227,6 +250,7 @@ def place(
             client=management,
             archives={number: make_archive(f"v{number}") for number in (1, 2, 3)},
             uri=uri,
+            promoter=promoter,
         )
     mlflow.set_tracking_uri(before)
 
@@ -250,11 +274,10 @@ def test_a_life_under_load(place: Place) -> None:
 @pytest.mark.parametrize("action", ["promote", "rollback"])
 def test_a_process_killed_at_any_point(place: Place, action: str) -> None:
     ends: list[tuple[str, str]] = []
+    place.promotion.promote(1)
     for point in range(40):
-        # To where version 1 is champion, or 2 in its place.
-        place.promotion.promote(1)
-        if action == "rollback":
-            place.promotion.promote(2)
+        # To where version 1 is champion, or 2 in its place; unless all was taken back.
+        place.promotion.promote(1 if action == "promote" else 2)
         start = place.both()
         with load(place.folder, place.settings) as seen:
             at = place.killed(action, 2 if action == "promote" else None, point)
