@@ -116,6 +116,9 @@ def test_onnx_runtime_may_be_missing(
         OnnxEngine(onnx_model)
 
 
-def test_onnx_runtime_is_imported_when_it_is_needed() -> None:
-    code = "import sys, fakenews.predictor; assert 'onnxruntime' not in sys.modules"
+def test_an_engines_library_is_imported_when_it_is_needed() -> None:
+    code = (
+        "import sys, fakenews.predictor, fakenews.serving.export, fakenews.retraining.promote; "
+        "assert not {'torch', 'onnxruntime'} & sys.modules.keys()"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

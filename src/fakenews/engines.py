@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fakenews.errors import BundleError, ConfigError
-from fakenews.models.networks import Network, build
 
 if TYPE_CHECKING:
     from fakenews.bundle import BundleContent
 
-    # scikit-learn takes a second to import, and only the baseline needs it.
+    # torch and scikit-learn take a second each to import, and only their engines need them.
+    from fakenews.models.networks import Network
     from fakenews.models.tfidf import TfidfClassifier
 
 EngineName = Literal["torch", "onnx", "onnx-int8"]
@@ -63,7 +62,7 @@ class TorchEngine:
         ConfigError: There is no such device.
     """
 
-    def __init__(self, network: Network, *, device: str = "cpu") -> None:
+    def __init__(self, network: "Network", *, device: str = "cpu") -> None:
         try:
             self.network = network.eval().to(device)
         # torch raises either, for a name it does not know and for a device it lacks.
@@ -72,15 +71,17 @@ class TorchEngine:
             raise ConfigError(f"device={device} cannot be used: {reason}") from error
         self._device = device
 
-    @torch.inference_mode()
     def run(self, inputs: Inputs) -> Outputs:
         """Logits and embeddings of a batch."""
-        tensors = [
-            torch.from_numpy(array).to(self._device, non_blocking=True)
-            for array in (inputs.input_ids, inputs.attention_mask, inputs.tabular)
-        ]
-        embeddings_BH = self.network.embed(*tensors)
-        logits_BC = self.network.classify(embeddings_BH)
+        import torch
+
+        with torch.inference_mode():
+            tensors = [
+                torch.from_numpy(array).to(self._device, non_blocking=True)
+                for array in (inputs.input_ids, inputs.attention_mask, inputs.tabular)
+            ]
+            embeddings_BH = self.network.embed(*tensors)
+            logits_BC = self.network.classify(embeddings_BH)
         return Outputs(logits_BC.double().cpu().numpy(), embeddings_BH.float().cpu().numpy())
 
 
@@ -104,8 +105,12 @@ class OnnxEngine:
             raise ConfigError(
                 "this engine needs ONNX Runtime: pip install onnxruntime, or use engine=torch"
             ) from error
+        if threads is None:
+            import torch
+
+            threads = torch.get_num_threads()
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.intra_op_num_threads = threads
         # Threads that spin between two batches take the cores of what serves.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
@@ -178,6 +183,10 @@ def make_engine(
         from fakenews.models.tfidf import TfidfClassifier
 
         return TfidfEngine(TfidfClassifier.build(content.model, dict(content.weights)))
+    import torch
+
+    from fakenews.models.networks import build
+
     network = build(content.model)
     weights = {name: torch.from_numpy(array) for name, array in content.weights.items()}
     network.load_state_dict(weights)

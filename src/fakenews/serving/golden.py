@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
-import torch
 
 from fakenews.errors import BundleError
 from fakenews.predictor import Predictor
@@ -70,6 +69,8 @@ def table(items: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFra
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Let torch sum in one order, however many threads this process has."""
+    import torch  # takes a second, and what only reads options needs none
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

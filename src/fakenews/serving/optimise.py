@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -23,9 +23,11 @@ from fakenews.errors import BundleError, ConfigError, ServingError
 from fakenews.evaluation.metrics import classification_metrics
 from fakenews.features.batching import plan_batches
 from fakenews.features.text import Tokens, pad
-from fakenews.models.networks import Network
 from fakenews.predictor import Predictor
 from fakenews.provenance import versions
+
+if TYPE_CHECKING:
+    from fakenews.models.networks import Network
 
 log = logging.getLogger(__name__)
 
@@ -288,7 +290,7 @@ def compare(predictor: Predictor, engine: Engine, rows: Rows) -> Comparison:
     )
 
 
-def _network(content: BundleContent) -> Network:
+def _network(content: BundleContent) -> "Network":
     """One of its own, for what is exported is changed."""
     engine = Predictor.from_content(content, engine="torch").engine
     assert isinstance(engine, TorchEngine)  # noqa: S101 it was looked at
