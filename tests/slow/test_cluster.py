@@ -178,7 +178,7 @@ def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     return found
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(5))  # ten deaths
 def test_killed_ranks_cost_no_row(undisturbed: Place, place: Place, seed: int) -> None:
     draw = random.Random(seed)
     process = place.start("cluster=torchrun")
