@@ -11,7 +11,7 @@ PACKAGE = SRC / "fakenews"
 
 # In the order in which data flows. Modules of one line may import each other.
 ORDER = [
-    ("errors", "bounds", "launch", "provenance"),
+    ("errors", "bounds", "holding", "launch", "provenance"),
     ("data",),
     ("features",),
     ("evaluation",),

@@ -87,7 +87,7 @@ def test_the_unfinished_cycle_is_meant(tmp_path: Path) -> None:
 
 
 def _hold(folder: Path) -> None:
-    with Cycle.begin(folder, name="m").held():
+    with Cycle.begin(folder, name="m").held("train"):
         time.sleep(60)
 
 
@@ -96,17 +96,20 @@ def test_one_process_works_on_a_cycle(tmp_path: Path) -> None:
         target=_hold, args=(tmp_path / "one",)
     )
     process.start()
-    holder = tmp_path / "one" / "holder.json"
+    holder = tmp_path / "one" / "cycle.holder.json"
     while not holder.is_file() or not holder.read_text():
         time.sleep(0.01)
     cycle = Cycle.begin(tmp_path / "one", name="m")
-    with pytest.raises(RetrainingError, match=f"process {process.pid} on"), cycle.held():
+    with (
+        pytest.raises(RetrainingError, match=f"=train of process {process.pid} "),
+        cycle.held("all"),
+    ):
         pass
     # A killed process holds nothing.
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    with cycle.held():
+    with cycle.held("all"):
         assert json.loads(holder.read_text())["pid"] == os.getpid()
     assert not holder.exists()
 

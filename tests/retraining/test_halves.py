@@ -198,8 +198,11 @@ def test_serving_that_somebody_changes_meanwhile(
 
 def test_two_at_once(promotion: Promotion, alone: Promotion, tmp_path: Path) -> None:
     with (
-        Journal(tmp_path).held(),
-        pytest.raises(RetrainingError, match="another promotion is under way in"),
+        Journal(tmp_path).held("rollback"),
+        pytest.raises(
+            RetrainingError,
+            match=r"another promotion .* action=rollback of process",
+        ),
     ):
         promotion.promote(1)
     alone.promote(1)
@@ -366,7 +369,7 @@ def test_what_is_killed_at_any_point_is_finished_or_taken_back(
     for point in range(100):
         fresh = make()
         was_killed = killed(lambda fresh=fresh: step(fresh), point, monkeypatch)
-        with fresh._halves.alone():
+        with fresh._halves.alone("restore"):
             pass  # what each command does first
         assert fresh._halves._journal.read() is None
         found = look(fresh)

@@ -11,9 +11,9 @@ import pytest
 
 from fakenews.errors import Interrupted, ServingError
 from fakenews.serving.deployment import Deployment
-from fakenews.serving.holding import holding
 from fakenews.serving.management import Management
 from fakenews.serving.state import State, abort_canary, change_state
+from fakenews.serving.steps import deploying
 from fakenews.serving.versions import Timing
 
 NAME = "fakenews"
@@ -346,7 +346,7 @@ def test_restore_waits_for_a_step_if_it_is_told_to(
     begun = threading.Event()
 
     def hold() -> None:
-        with holding(tmp_path, "deploy"):
+        with deploying(tmp_path, "deploy"):
             begun.set()
             time.sleep(0.2)
 

@@ -282,7 +282,7 @@ def test_a_process_killed_at_any_point(place: Place, action: str) -> None:
         with load(place.folder, place.settings) as seen:
             at = place.killed(action, 2 if action == "promote" else None, point)
             # The next command: it says nothing but who is what, after it has put that right.
-            with place.promotion._halves.alone():
+            with place.promotion._halves.alone("restore"):
                 pass
         assert seen.failed == []
         assert not (place.folder / JOURNAL).exists()

@@ -325,7 +325,7 @@ def test_two_deployments_at_once(place: Place, a: Path, b: Path) -> None:
     failures: list[str] = []
 
     def second() -> None:
-        while not (place.folder / "deploy.json").exists():
+        while not (place.folder / "deploy.holder.json").exists():
             time.sleep(0.01)
         with place.settings.client(place.folder) as client:
             other = Deployment(folder=place.folder, name=NAME, client=client, timing=TIMING)

@@ -9,22 +9,18 @@ A record is written whole or not at all, after all that its step has made. So a 
 one is not done again, whoever asks for it, and one that was killed is.
 """
 
-import contextlib
-import json
-import os
 import re
-import socket
-from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
-from filelock import FileLock, Timeout
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from fakenews.errors import ConfigError, RetrainingError
+from fakenews.holding import holding
 
 Step = Literal[
     "decide",
@@ -46,7 +42,6 @@ _Content = TypeVar("_Content", bound=BaseModel)
 
 _CYCLE = "cycle.json"
 _LOCK = "cycle.lock"
-_HOLDER = "holder.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 
 
@@ -177,29 +172,17 @@ class Cycle:
         self._done[step] = record
         return record
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, step: str) -> AbstractContextManager[None]:
         """Keep other processes from working on the cycle.
+
+        Args:
+            step: What is done, for those who are kept from it.
 
         Raises:
             RetrainingError: Another one does; says which.
         """
-        holder = self.folder / _HOLDER
-        lock = FileLock(self.folder / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RetrainingError(
-                f"another process works on {self.folder}: {_who(holder)}; wait for "
-                "it, or end it"
-            ) from error
-        try:
-            who = {"pid": os.getpid(), "host": socket.gethostname()}
-            holder.write_text(json.dumps(who) + "\n", encoding="utf-8")
-            yield
-        finally:
-            holder.unlink(missing_ok=True)
-            lock.release()
+        lock = self.folder / _LOCK
+        return holding(lock, work="cycle", action=step, error=RetrainingError)
 
 
 def find(cycles: Path, cycle: str | None, *, name: str) -> Path:
@@ -238,14 +221,6 @@ def last_trained(cycles: Path, *, name: str) -> datetime | None:
 
 def _all(cycles: Path) -> list[Path]:
     return [path.parent for path in cycles.glob(f"*/{_CYCLE}")]
-
-
-def _who(holder: Path) -> str:
-    try:
-        found: Mapping[str, Any] = json.loads(holder.read_text(encoding="utf-8"))
-        return "process {pid} on {host}".format(**found)
-    except (OSError, ValueError, KeyError, TypeError):
-        return "it has just begun"  # or just ended
 
 
 def _write(path: Path, content: BaseModel) -> None:

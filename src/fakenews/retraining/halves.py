@@ -43,13 +43,16 @@ class Halves:
         self._journal = journal
 
     @contextmanager
-    def alone(self) -> Iterator[Standing]:
+    def alone(self, action: str) -> Iterator[Standing]:
         """Alone at work, with nothing left of a killed process; gives who is what.
+
+        Args:
+            action: What is done, for those who are kept from it.
 
         Raises:
             FakeNewsError: Another process is at work, or as `recover`.
         """
-        with self._journal.held():
+        with self._journal.held(action):
             self.recover()
             yield self.registry.status()
 

@@ -91,7 +91,7 @@ def retrain(
         find(Path(cycles), cycle, name=name), name=name, reason=reason or None
     )
     channels = alerts or {}
-    with current.held():
+    with current.held(step):
         if step == "notify":
             _notify(current, channels)
             return Outcome.NEXT

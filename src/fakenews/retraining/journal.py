@@ -3,17 +3,16 @@
 The file is there while registry and serving may differ, and at no other time.
 """
 
-import contextlib
 import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fakenews.data.manifest import write_json
 from fakenews.errors import RetrainingError
+from fakenews.holding import holding
 from fakenews.retraining.standing import Aliases
 from fakenews.serving.state import Version
 
@@ -79,25 +78,17 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, action: str) -> AbstractContextManager[None]:
         """Keep others from promoting.
 
+        Args:
+            action: What is done, for those who are kept from it.
+
         Raises:
-            RetrainingError: Another process is at it.
+            RetrainingError: Another process is at it; says which.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path.with_name(_LOCK))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RetrainingError(
-                f"another promotion is under way in {self.path.parent}: wait for it, or end it"
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+        lock = self.path.with_name(_LOCK)
+        return holding(lock, work="promotion", action=action, error=RetrainingError)
 
     def read(self) -> Entry | None:
         """What was begun, and not ended; None if nothing was.

@@ -68,7 +68,7 @@ class Promotion:
             ServingError: It cannot be served; nothing has changed, or what has is told.
             TrackingError: The store is locked, unreachable or refuses us; nothing has changed.
         """
-        with self._halves.alone() as standing:
+        with self._halves.alone("promote") as standing:
             found = _wanted(standing, version)
             if found.version == standing.aliases.champion and self._is_served(found):
                 log.info("version %d is the champion already", found.version)
@@ -117,7 +117,7 @@ class Promotion:
         Raises:
             FakeNewsError: As `promote`.
         """
-        with self._halves.alone() as standing:
+        with self._halves.alone("challenge") as standing:
             found = standing.find(version)
             after = challenge(standing.aliases, version)
             half: Half | None = None
@@ -159,7 +159,7 @@ class Promotion:
         Raises:
             FakeNewsError: As `promote`.
         """
-        with self._halves.alone() as standing:
+        with self._halves.alone("rollback") as standing:
             meant = None if version is None else standing.find(version)
             state = None if self._serving is None else self._serving.state
             tried = None if state is None else trial(state)

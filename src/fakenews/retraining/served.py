@@ -13,8 +13,8 @@ from fakenews.retraining.standing import ModelVersion
 from fakenews.serving import store, torchserve
 from fakenews.serving.archive import Made
 from fakenews.serving.deployment import Deployment
-from fakenews.serving.holding import holding
 from fakenews.serving.state import State, change_state
+from fakenews.serving.steps import deploying
 
 
 class MakeDeployment(Protocol):
@@ -125,7 +125,7 @@ class Serving:
         deployment, archive = self.deployment(), half.archive
         if archive is None:
             return
-        with holding(self.folder, "restore"):
+        with deploying(self.folder, "restore"):
             before = deployment.state
 
             def without(state: State) -> State:

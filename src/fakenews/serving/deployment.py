@@ -13,11 +13,10 @@ from pathlib import Path
 
 from fakenews.errors import ServingError
 from fakenews.serving import torchserve
-from fakenews.serving.holding import holding
 from fakenews.serving.management import Management
 from fakenews.serving.smoke import Smoke, read_golden, smoke_test
 from fakenews.serving.state import Canary, State, Version, now
-from fakenews.serving.steps import Step, Steps
+from fakenews.serving.steps import Step, Steps, deploying
 from fakenews.serving.store import Archive, put, read_archive
 from fakenews.serving.versions import Timing, Versions
 
@@ -267,7 +266,7 @@ class Deployment:
         Raises:
             ServingError: It cannot be done.
         """
-        with holding(self._folder, "restore", patience=patience):
+        with deploying(self._folder, "restore", patience=patience):
             state = self.state
             self.versions.restore(state, drain=True)
             log.info("TorchServe has %s", _list(state.workers))

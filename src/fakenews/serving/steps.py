@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fakenews.errors import FakeNewsError, ServingError
-from fakenews.serving.holding import holding
+from fakenews.holding import holding
 from fakenews.serving.state import State, change_state, read_state
 from fakenews.serving.store import remove
 from fakenews.serving.versions import Versions
@@ -29,6 +29,28 @@ class Step:
         self.begun = False
         self.done = False
         self.copied: str | None = None
+
+
+def deploying(
+    folder: Path, action: str, *, patience: float = 0
+) -> contextlib.AbstractContextManager[None]:
+    """Keep others from deploying in a folder.
+
+    Args:
+        folder: Of the deployment.
+        action: What is done, for those who are kept from it.
+        patience: Seconds to wait for who does so now.
+
+    Raises:
+        ServingError: Another process is at it; says which.
+    """
+    return holding(
+        folder / "deploy.lock",
+        work="deployment",
+        action=action,
+        error=ServingError,
+        patience=patience,
+    )
 
 
 class Steps:
@@ -88,7 +110,7 @@ class Steps:
             ServingError: Another step is under way, TorchServe lacks something, or the step
                 has failed; says what became of it.
         """
-        with holding(self._folder, action):
+        with deploying(self._folder, action):
             before = self.state
             missing = before.workers.keys() - self._versions.registered().keys()
             if complete and missing:

@@ -2,21 +2,34 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from fakenews.errors import ServingError
-from fakenews.serving.holding import holding
+from fakenews.holding import holding
 
 HOLDER = """
 import sys
 from pathlib import Path
-from fakenews.serving.holding import holding
-with holding(Path(sys.argv[1]), "canary"):
+from fakenews.errors import ServingError
+from fakenews.holding import holding
+lock = Path(sys.argv[1]) / "deploy.lock"
+with holding(lock, work="deployment", action="canary", error=ServingError):
     print("held", flush=True)
     sys.stdin.read()
 """
+
+
+def hold(folder: Path, action: str, *, patience: float = 0) -> AbstractContextManager[None]:
+    return holding(
+        folder / "deploy.lock",
+        work="deployment",
+        action=action,
+        error=ServingError,
+        patience=patience,
+    )
 
 
 def test_another_process_is_told_who_is_at_it(tmp_path: Path) -> None:
@@ -30,20 +43,20 @@ def test_another_process_is_told_who_is_at_it(tmp_path: Path) -> None:
         assert holder.stdout.readline() == b"held\n"
         with (
             pytest.raises(ServingError, match="another deployment is under way") as caught,
-            holding(folder, "deploy", patience=0.01),
+            hold(folder, "deploy", patience=0.01),
         ):
             pass
         who = f"action=canary of process {holder.pid} on {socket.gethostname()}, since 2"
         assert who in str(caught.value)
         # However it ends.
         holder.kill()
-    with holding(folder, "deploy"):
-        assert str(os.getpid()) in (folder / "deploy.json").read_text()
-    assert not (folder / "deploy.json").exists()
+    with hold(folder, "deploy"):
+        assert str(os.getpid()) in (folder / "deploy.holder.json").read_text()
+    assert not (folder / "deploy.holder.json").exists()
 
 
 def test_who_is_at_it_may_be_unknown_yet(tmp_path: Path) -> None:
-    with holding(tmp_path, "deploy"):
-        (tmp_path / "deploy.json").write_text("{")
-        with pytest.raises(ServingError, match="it has just begun"), holding(tmp_path, "x"):
+    with hold(tmp_path, "deploy"):
+        (tmp_path / "deploy.holder.json").write_text("{")
+        with pytest.raises(ServingError, match="it has just begun"), hold(tmp_path, "x"):
             pass
