@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fakenews.bundle import read_bundle, write_bundle
 from fakenews.data.sample import Drift, generate
 from fakenews.errors import BundleError, ConfigError, MonitoringError
+from fakenews.holding import holding
 from fakenews.monitoring.answering import Answering
 from fakenews.monitoring.checks import Policy
 from fakenews.monitoring.job import monitor
@@ -226,6 +227,18 @@ def test_what_cannot_be_known_is_not_passed_over(
     # Unless that is what is wanted.
     skip = ["drift.embedding.*", "drift.tabular.*", "drift.text.*"]
     assert run(bundle, tmp_path / "log", out, policy={"skip": skip}) is State.OK
+
+
+def test_one_process_tells_people_at_a_time(
+    bundle: Path, clean: tuple[Path, Any], tmp_path: Path
+) -> None:
+    busy = holding(
+        tmp_path / "monitor.lock", work="monitoring", action="judge", error=MonitoringError
+    )
+    with busy, pytest.raises(MonitoringError, match="another monitoring is under way in"):
+        run(bundle, clean[0], tmp_path)
+    assert not (tmp_path / "report.html").exists()
+    assert run(bundle, clean[0], tmp_path) is State.OK
 
 
 def test_a_log_without_rows_is_not_ok(bundle: Path, tmp_path: Path) -> None:

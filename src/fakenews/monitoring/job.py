@@ -17,6 +17,7 @@ from fakenews.bounds import Count, Positive, PositiveCount
 from fakenews.bundle import BundleContent
 from fakenews.data.validation import RowSchema
 from fakenews.errors import ConfigError, FakeNewsError, Interrupted, MonitoringError
+from fakenews.holding import holding
 from fakenews.monitoring.account import Account
 from fakenews.monitoring.alerts import Channel, Notifier
 from fakenews.monitoring.answering import Answering
@@ -184,6 +185,12 @@ class _Outlet:
 
     def run(self, judging: "_Judging", shown: str) -> State:
         """Judge, and say so everywhere; or say everywhere that it failed."""
+        # Two at once would tell people twice, or forget what was told.
+        lock = self.folder / "monitor.lock"
+        with holding(lock, work="monitoring", action="judge", error=MonitoringError):
+            return self._run(judging, shown)
+
+    def _run(self, judging: "_Judging", shown: str) -> State:
         try:
             account = judging.account(shown=shown)
         except Interrupted:
