@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import httpx
 import pandas as pd
+import psutil
 import pytest
 
 from fakenews.data.sample import Drift, generate
@@ -294,17 +295,47 @@ class Airflow:
         assert done.returncode in statuses, done.stdout
         return done.stdout
 
+    def options(self, *more: str) -> dict[str, str]:
+        """What is typed for the DAG of retraining."""
+        paths = [f"paths.root={self.place.root}", f"paths.cache={self.place.cache}"]
+        return {"FAKENEWS_RETRAIN": shlex.join([*self.place.options(*more)[1:], *paths])}
+
     def retrain(self, *options: str, **variables: str) -> dict[str, str]:
         """Run the DAG of retraining; the state of each task, and of the run."""
-        typed = [
-            *self.place.options(*options)[1:],
-            f"paths.root={self.place.root}",
-            f"paths.cache={self.place.cache}",
-        ]
-        variables["FAKENEWS_RETRAIN"] = shlex.join(typed)
+        variables |= self.options(*options)
         said = self.call("dags", "test", "fakenews_retraining", statuses=(0, 1), **variables)
         (self.place.root / "airflow.log").write_text(said)
         return self.states("fakenews_retraining")
+
+    @contextmanager
+    def running(self, **variables: str) -> Iterator[str]:
+        """Scheduler, page and executor, as `make airflow` starts them; the address."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        variables["AIRFLOW_PORT"] = str(port)
+        with (self.place.root / "standalone.log").open("wb") as log:
+            process = subprocess.Popen(
+                [str(ROOT / "deploy" / "airflow" / "standalone")],
+                env=os.environ | self.variables | variables,
+                stdout=log,
+                stderr=log,
+            )
+            try:
+                self.first = psutil.Process(process.pid)
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                family = self.family()
+                process.terminate()
+                assert process.wait(60) == 143
+                _, left = psutil.wait_procs(family, timeout=1)
+                for each in left:
+                    each.kill()
+        assert not left
+
+    def family(self) -> list[psutil.Process]:
+        """The processes of one that runs."""
+        return [self.first, *self.first.children(recursive=True)]
 
     def states(self, dag: str) -> dict[str, str]:
         """Of the newest run and its tasks."""
@@ -407,6 +438,46 @@ def test_what_fails_for_good_is_red_and_told(airflow: Airflow) -> None:
     assert states["train"] == "upstream_failed"
     log = (airflow.place.root / "airflow.log").read_text()
     assert "has not ended: step=decide failed, or was ended" in log
+
+
+def test_the_scheduler_runs_what_is_asked_for(airflow: Airflow) -> None:
+    def healthy() -> bool:
+        with suppress(httpx.HTTPError):
+            found = httpx.get(f"{address}/api/v2/monitor/health").json()
+            parts = ("metadatabase", "scheduler", "dag_processor", "triggerer")
+            return all(found[part]["status"] == "healthy" for part in parts)
+        return False
+
+    def wait_for(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 180
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+
+    # There is no reason to retrain, and no hour for which a run was missed.
+    settings = airflow.options("policy.new_labels=100000")
+    settings["FAKENEWS_RETRAIN_SCHEDULE"] = "0 0 31 12 *"
+    with airflow.running(**settings) as address:
+        wait_for(healthy)
+        connections = (
+            found
+            for each in airflow.family()
+            for found in each.net_connections()
+            if found.status == psutil.CONN_LISTEN
+        )
+        assert {found.laddr.ip for found in connections} == {"127.0.0.1"}
+        assert httpx.get(f"{address}/api/v2/dags").status_code == 401
+        wait_for(lambda: "fakenews_retraining" in airflow.call("dags", "list"))
+        airflow.call("dags", "unpause", "fakenews_retraining")
+        airflow.call("dags", "trigger", "fakenews_retraining", "--run-id", "asked")
+        told = airflow.place.root / "retraining"
+        wait_for(lambda: bool(list(told.glob("*/notify.json"))))
+        wait_for(lambda: airflow.states("fakenews_retraining")["run"] != "running")
+        states = airflow.states("fakenews_retraining")
+    assert states.pop("notify") == states.pop("run") == "success", states
+    assert set(states.values()) == {"skipped"}
+    (cycle,) = (path.name for path in (airflow.place.root / "retraining").iterdir())
+    assert airflow.place.record(cycle, "decide")["outcome"] == "end"
 
 
 def test_dags_are_read_for_pods_too(airflow: Airflow) -> None:
