@@ -1,5 +1,6 @@
 """torchrun on one machine and on two: ranks and nodes that die, come, and meet."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -162,13 +163,18 @@ def kill_all(process: "subprocess.Popen[str]") -> None:
     """As a machine that loses power."""
     family = [*psutil.Process(process.pid).children(recursive=True), process]
     for each in family:
-        each.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
     process.communicate()
 
 
 def ranks(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if "train.py" in " ".join(child.cmdline())]
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "train.py" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -330,7 +330,8 @@ class Airflow:
                 assert process.wait(60) == 143
                 _, left = psutil.wait_procs(family, timeout=1)
                 for each in left:
-                    each.kill()
+                    with suppress(psutil.NoSuchProcess):
+                        each.kill()
         assert not left
 
     def family(self) -> list[psutil.Process]:

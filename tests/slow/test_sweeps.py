@@ -1,5 +1,6 @@
 """Sweeps with real processes, killed at bad moments, on SQLite and PostgreSQL."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -347,7 +348,9 @@ class Postgres:
         main = psutil.Process(self.process.pid)
         processes = [main, *main.children(recursive=True)] if main.is_running() else []
         for process in processes:
-            process.kill()
+            # One that served a connection may have ended meanwhile.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self.process.wait()
 
 
