@@ -93,8 +93,8 @@ from pathlib import Path
 from fakenews import cli
 def command():
     grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    print(grandchild.pid, flush=True)
     try:
+        print(grandchild.pid, flush=True)
         time.sleep(60)
     finally:
         Path("saved").write_text("")
