@@ -2,7 +2,7 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,14 +22,7 @@ with holding(lock, work="deployment", action="canary", error=ServingError):
 """
 
 
-def hold(folder: Path, action: str, *, patience: float = 0) -> AbstractContextManager[None]:
-    return holding(
-        folder / "deploy.lock",
-        work="deployment",
-        action=action,
-        error=ServingError,
-        patience=patience,
-    )
+hold = partial(holding, work="deployment", error=ServingError)
 
 
 def test_another_process_is_told_who_is_at_it(tmp_path: Path) -> None:
@@ -43,20 +36,21 @@ def test_another_process_is_told_who_is_at_it(tmp_path: Path) -> None:
         assert holder.stdout.readline() == b"held\n"
         with (
             pytest.raises(ServingError, match="another deployment is under way") as caught,
-            hold(folder, "deploy", patience=0.01),
+            hold(folder / "deploy.lock", action="deploy", patience=0.01),
         ):
             pass
         who = f"action=canary of process {holder.pid} on {socket.gethostname()}, since 2"
         assert who in str(caught.value)
         # However it ends.
         holder.kill()
-    with hold(folder, "deploy"):
+    with hold(folder / "deploy.lock", action="deploy"):
         assert str(os.getpid()) in (folder / "deploy.holder.json").read_text()
     assert not (folder / "deploy.holder.json").exists()
 
 
 def test_who_is_at_it_may_be_unknown_yet(tmp_path: Path) -> None:
-    with hold(tmp_path, "deploy"):
+    lock = tmp_path / "deploy.lock"
+    with hold(lock, action="deploy"):
         (tmp_path / "deploy.holder.json").write_text("{")
-        with pytest.raises(ServingError, match="it has just begun"), hold(tmp_path, "x"):
+        with pytest.raises(ServingError, match="it has just begun"), hold(lock, action="x"):
             pass

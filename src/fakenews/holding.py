@@ -5,12 +5,12 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from fakenews.errors import FakeNewsError
+from fakenews.provenance import stamp
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def holding(
             "action": action,
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "since": stamp(),
         }
         holder.write_text(json.dumps(who) + "\n", encoding="utf-8")
         yield

@@ -1,9 +1,10 @@
-"""Where a run comes from: commit, uncommitted changes, package versions."""
+"""Where a run comes from: commit, uncommitted changes, package versions, time."""
 
 import importlib.metadata
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,8 @@ def _git(root: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def stamp() -> str:
+    """The time, to the second, as it stands in tags and files."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -42,10 +42,9 @@ def test_every_way_is_timed_on_the_same_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_quality_is_a_probability_for_any_way(tmp_path: Path) -> None:
-    some = ["ours", "HF, dynamic padding", "seed tutorial"]
-    result = run(tmp_path, "--quality", "--epochs", "1", "--ways", *some)
-    assert list(result["ways"]) == some
+def test_quality_is_a_probability_for_every_way(tmp_path: Path) -> None:
+    result = run(tmp_path, "--quality", "--epochs", "1")
+    assert len(result["ways"]) == 6
     assert all(0 < way["average_precision"] <= 1 for way in result["ways"].values())
 
 

@@ -101,7 +101,7 @@ def test_one_process_works_on_a_cycle(tmp_path: Path) -> None:
         time.sleep(0.01)
     cycle = Cycle.begin(tmp_path / "one", name="m")
     with (
-        pytest.raises(RetrainingError, match=f"=train of process {process.pid} "),
+        pytest.raises(RetrainingError, match=f"=train of process {process.pid} on"),
         cycle.held("all"),
     ):
         pass

@@ -201,7 +201,7 @@ def test_two_at_once(promotion: Promotion, alone: Promotion, tmp_path: Path) -> 
         Journal(tmp_path).held("rollback"),
         pytest.raises(
             RetrainingError,
-            match=r"another promotion .* action=rollback of process",
+            match=r"another promotion is under way in .*: action=rollback of process",
         ),
     ):
         promotion.promote(1)

@@ -101,6 +101,13 @@ def test_finished_run_has_everything(run: Callable[..., Run], uri: str, tmp_path
     RunFolder(job.folder.path).release()
 
 
+def _hidden(stop: BaseException) -> AttributeError:
+    """What a library raises when it is stopped, and fails to tidy up."""
+    error = AttributeError("half a copy")
+    error.__context__ = stop
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "state", "status"),
     [
@@ -109,6 +116,7 @@ def test_finished_run_has_everything(run: Callable[..., Run], uri: str, tmp_path
         (SystemExit(1), "failed", "FAILED"),
         (Interrupted("saved", status=75), "interrupted", "KILLED"),
         (KeyboardInterrupt(), "interrupted", "KILLED"),
+        (_hidden(KeyboardInterrupt()), "interrupted", "KILLED"),
         (None, "failed", "FAILED"),  # left without `finish`
     ],
     ids=repr,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Literal
 
 from fakenews.errors import RetrainingError
+from fakenews.provenance import stamp
 from fakenews.retraining.halves import Halves, Step
 from fakenews.retraining.journal import Entry, Half
 from fakenews.retraining.served import Archived, How, trial
@@ -20,7 +21,6 @@ from fakenews.retraining.standing import (
     Standing,
     challenge,
     crown,
-    stamp,
     swap,
 )
 from fakenews.serving.deployment import Deployment

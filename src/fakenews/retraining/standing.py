@@ -7,7 +7,7 @@ before. Tags say what is known of it.
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from fakenews.errors import RetrainingError
@@ -204,8 +204,3 @@ def swap(before: Aliases) -> Aliases:
     if before.previous is None:
         raise RetrainingError("there is no previous version to go back to")
     return replace(before, champion=before.previous, previous=before.champion)
-
-
-def stamp() -> str:
-    """The time, as it stands in tags."""
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

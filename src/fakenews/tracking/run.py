@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from optuna import TrialPruned
 
 from fakenews.data.manifest import write_json
-from fakenews.errors import FakeNewsError, Interrupted, TrackingError
+from fakenews.errors import FakeNewsError, TrackingError, interruption
 from fakenews.provenance import all_packages, git
 from fakenews.tracking.folder import RESULT, RunFolder
 from fakenews.tracking.mlflow import MLflowTracker, Status
@@ -191,7 +191,7 @@ class Run:
             sys.stdout.flush()
 
     def _end(self, error: BaseException | None) -> None:
-        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        stopped = error is not None and interruption(error) is not None
         state = "finished" if self._finished else "interrupted" if stopped else "failed"
         if isinstance(error, TrialPruned):
             state = "pruned"

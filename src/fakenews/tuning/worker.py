@@ -61,10 +61,11 @@ def work(
             _run(queue, launch, claimed)
         except BaseException as error:
             stopped = error if isinstance(error, SystemExit) else interruption(error)
-            if stopped is None:
+            if stopped is not None:
+                for trial in claimed:
+                    queue.give_back(trial.number)
+            if stopped is None or stopped is error:
                 raise
-            for trial in claimed:
-                queue.give_back(trial.number)
             raise stopped from None
         if watch is not None:
             watch.update()
