@@ -155,6 +155,18 @@ def test_a_shadow_has_its_own(start: Start, deploy: Deploy) -> None:
     assert shadow["latency_ms"] > 0
 
 
+def test_latencies_are_finer_than_a_millisecond(start: Start, deploy: Deploy) -> None:
+    deploy("v1", shadow="v2")
+    gateway = start()
+    for _ in range(5):
+        gateway.predict("Rain")
+    latencies = [(line["shadow_of"], line["latency_ms"]) for line in lines(gateway, 10)]
+    champion = [ms for original, ms in latencies if original is None]
+    shadow = [ms for original, ms in latencies if original is not None]
+    assert any(ms % 1 for ms in champion)
+    assert any(ms % 1 for ms in shadow)
+
+
 def test_what_nobody_waits_for_does_not_pile_up(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -145,7 +146,7 @@ class Versions:
         self, route: Route, version: str, deadline: float, items: Sequence[Item]
     ) -> list[Answer]:
         loop = asyncio.get_running_loop()
-        start = loop.time()
+        start = time.perf_counter()
         ok: bool | None = None
         try:
             answers = await self._lane(version).ask(items, deadline)
@@ -158,7 +159,7 @@ class Versions:
             ok = False if loop.time() >= deadline else None
             raise
         finally:
-            seconds = loop.time() - start
+            seconds = time.perf_counter() - start
             if ok is not None:
                 self._metrics.upstream.labels(route).observe(seconds)
                 self._observe(route, version, ok=ok, seconds=seconds)

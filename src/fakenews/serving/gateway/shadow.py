@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from fakenews.serving.gateway.ids import new_id
@@ -55,8 +56,7 @@ class Shadow:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _copy(self, version: str, originals: Sequence[Record]) -> None:
-        loop = asyncio.get_running_loop()
-        start = loop.time()
+        start = time.perf_counter()
         try:
             answers = await self._ask(version, [r.item for r in originals if r.item])
         except (Problem, TimeoutError):
@@ -75,7 +75,7 @@ class Shadow:
                     route="shadow",
                     item=original.item,
                     answer=answer,
-                    seconds=loop.time() - start,
+                    seconds=time.perf_counter() - start,
                     shadow_of=original.id,
                 )
             )
