@@ -219,14 +219,13 @@ def test_restarts_are_used_up_in_one_line(place: Place) -> None:
 
 
 def test_mistake_is_said_once_and_not_tried_again(place: Place) -> None:
-    started = time.monotonic()
     output = place.end(
         place.start("cluster=torchrun", "cluster.processes=2", f"data.path={place.root}/none"),
         status=1,
     )
     assert output.count("error:") == 1
     assert "Traceback" not in output
-    assert time.monotonic() - started < 120
+    assert "started again" not in output
     assert not list(place.root.glob("runs/*"))
 
 

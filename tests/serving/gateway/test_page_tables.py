@@ -2,7 +2,11 @@
 
 import asyncio
 import gzip
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +57,37 @@ def shelf() -> Any:
     yield found
     found.close()
     assert not found.folder.exists()
+
+
+KILLED = """
+import os, signal, sys
+from fakenews.serving.gateway.page_tables import Shelf
+shelf = Shelf(seconds=60)
+shelf.new().write_text("what people sent")
+print(shelf.folder, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_deleted_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True, check=False
+    )
+    left = Path(done.stdout.strip())
+    assert len(list(left.iterdir())) == 1
+    with closing(Shelf(seconds=60)) as other:
+        # It may have begun just now.
+        assert left.is_dir()
+        for each in (left.parent, other.folder.parent):
+            os.utime(each, (0, 0))
+        with closing(Shelf(seconds=60)):
+            assert not left.parent.exists()
+            assert other.folder.is_dir()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_table_is_predicted_piece_by_piece(tmp_path: Path, shelf: Shelf) -> None:

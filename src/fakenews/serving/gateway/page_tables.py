@@ -1,12 +1,15 @@
 """Tables uploaded on the page: predicted, shown in part, and kept for a while to be fetched."""
 
 import asyncio
+import contextlib
 import csv
 import io
+import os
 import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from fakenews.data.formats import kind, open_source
 from fakenews.serving.gateway.problems import Problem
@@ -21,6 +25,8 @@ from fakenews.serving.gateway.problems import Problem
 _SHOWN = 10
 _NAME = 24
 _OURS = re.compile(r"[A-Za-z0-9_-]{32}")
+_PREFIX = "fakenews-page-"
+_LOCK = "alive.lock"
 
 
 class PredictTable(Protocol):
@@ -41,7 +47,12 @@ class Shelf:
 
     def __init__(self, *, seconds: float) -> None:
         self.seconds = seconds
-        self.folder = Path(tempfile.mkdtemp(prefix="fakenews-page-"))
+        _sweep(seconds)
+        self._root = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._lock = FileLock(self._root / _LOCK)
+        self._lock.acquire()
+        self.folder = self._root / "tables"
+        self.folder.mkdir(mode=0o700)
 
     def new(self) -> Path:
         """A name for a file that is to be kept."""
@@ -60,7 +71,8 @@ class Shelf:
 
     def close(self) -> None:
         """Delete all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self._root, ignore_errors=True)
+        self._lock.release()
 
 
 @dataclass(kw_only=True)
@@ -147,6 +159,17 @@ def text_column(columns: Sequence[str], named: str | None, usual: Sequence[str])
     if named:
         return named
     return next((name for name in usual if name in columns), columns[0])
+
+
+def _sweep(seconds: float) -> None:
+    # What killed processes have left: files that people sent, which were to be deleted.
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError, Timeout):
+            found = folder.lstat()
+            # One that was made just now may not be locked yet.
+            if found.st_uid == os.getuid() and found.st_mtime + seconds < time.time():
+                with FileLock(folder / _LOCK, blocking=False):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _note(state: Scored, piece: bytes) -> None:
