@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help train serve airflow demo test test-all test-slow check manifests format lock image clean
+.PHONY: help train serve airflow demo evidently test test-all test-slow check manifests format lock image clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -18,16 +18,19 @@ serve: $(VENV)/serve.done ## Install what serving needs, and serve the newest mo
 	$(BIN)/python scripts/export.py bundle=latest
 	$(BIN)/python scripts/serve.py archive=latest $(ARGS)
 
-demo: $(VENV)-airflow/airflow.done $(VENV)/retrain.done ## Install, and show the whole loop: train, serve, drift, alarm, retrain, promote, roll back.
+demo: $(VENV)-airflow/done $(VENV)/retrain.done ## Install, and show the whole loop: train, serve, drift, alarm, retrain, promote, roll back.
 	AIRFLOW_VENV=$(abspath $(VENV)-airflow) $(BIN)/python scripts/demo.py $(ARGS)
 
-airflow: $(VENV)-airflow/airflow.done $(VENV)/retrain.done ## Install Airflow beside the project, and start it with the DAGs of deploy/airflow.
+airflow: $(VENV)-airflow/done $(VENV)/retrain.done ## Install Airflow beside the project, and start it with the DAGs of deploy/airflow.
 	AIRFLOW_VENV=$(abspath $(VENV)-airflow) FAKENEWS_PYTHON=$(abspath $(BIN)/python) deploy/airflow/standalone
+
+evidently: $(VENV)-evidently/done ## Install Evidently beside the project, for its report of drift.
+	@echo "scripts/monitor.py ... evidently=$(VENV)-evidently/bin/python"
 
 test: $(VENV)/dev.done ## Install everything and run the tests.
 	$(PYTEST) $(ARGS)
 
-test-slow: $(VENV)/dev.done $(VENV)-airflow/airflow.done ## Run the slow integration tests.
+test-slow: $(VENV)/dev.done $(VENV)-airflow/done $(VENV)-evidently/done ## Run the slow integration tests.
 	$(PYTEST) -m slow --durations=25 $(ARGS)
 
 test-all: test test-slow ## Run both.
@@ -61,10 +64,10 @@ $(VENV)/%.done: pyproject.toml requirements.lock | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[$(EXTRAS)]"
 	@touch $@
 
-# Airflow's versions are its own: nothing of this project is installed beside it.
-$(VENV)-airflow/airflow.done: deploy/airflow/requirements.txt
-	$(PYTHON) -m venv $(VENV)-airflow
-	$(VENV)-airflow/bin/python -m pip install --quiet --requirement $<
+# Versions of their own: nothing of this project is installed beside them.
+$(VENV)-%/done: deploy/%/requirements.txt
+	$(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install --quiet --requirement $<
 	@touch $@
 
 $(VENV)/train.done: EXTRAS := train

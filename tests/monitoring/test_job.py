@@ -261,7 +261,28 @@ def test_a_run_is_logged(bundle: Path, clean: tuple[Path, Any], tmp_path: Path) 
     assert found.data.tags["state"] == "ok"
     assert found.data.metrics["drift.embedding.mmd/state"] == 0
     names = {file.path for file in client.list_artifacts(found.info.run_id)}
-    assert {"verdict.json", "report.html"} <= names
+    assert names == {"verdict.json", "report.html", "plots", "monitor.prom"}
+
+
+@pytest.mark.filterwarnings("ignore:The ..noload.. loader")
+def test_an_interpreter_without_evidently_fails_nothing_else(
+    bundle: Path, drifted: Path, tmp_path: Path, make_channel: Callable[..., Any]
+) -> None:
+    told, uri, out = make_channel(), f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "out"
+    with pytest.raises(MonitoringError, match="evidently=/bin/false: no report"):
+        run(
+            bundle,
+            drifted,
+            out,
+            alerts={"a": told},
+            tracking_uri=uri,
+            evidently="/bin/false",
+        )
+    assert (out / "report.html").is_file()
+    assert len(told.messages) == 1
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("monitoring")
+    assert len(client.search_runs([experiment.experiment_id])) == 1
 
 
 def test_news_are_told_and_what_fails_is_an_error(

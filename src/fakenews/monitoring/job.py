@@ -23,6 +23,7 @@ from fakenews.monitoring.alerts import Channel, Notifier
 from fakenews.monitoring.answering import Answering
 from fakenews.monitoring.assemble import assembled
 from fakenews.monitoring.checks import Policy
+from fakenews.monitoring.evidently_report import write_evidently
 from fakenews.monitoring.explain import examples, movers, words
 from fakenews.monitoring.judge import Judge, Judgement
 from fakenews.monitoring.log import open_log
@@ -65,6 +66,7 @@ def monitor(
     repeat_hours: Positive = 24,
     unknown_after: PositiveCount = 2,
     report: str | None = None,
+    evidently: str | None = None,
     tracking_uri: str | None = None,
     experiment: str = "monitoring",
     schedule: str | None = None,
@@ -96,6 +98,7 @@ def monitor(
         repeat_hours: See `Notifier`.
         unknown_after: See `Notifier`.
         report: Address of the report that people are told; None: its path.
+        evidently: Python of an environment with Evidently, for its report, too.
         tracking_uri: MLflow's store; None: no run is logged.
         experiment: Of MLflow.
         schedule: Time between runs, as `15m`; None: one run. Metrics are served meanwhile.
@@ -145,6 +148,7 @@ def monitor(
             unknown_after=unknown_after,
         ),
         name=name,
+        evidently=evidently,
         store=None if tracking_uri is None else (tracking_uri, experiment),
     )
     shown = report or str(folder / "report.html")
@@ -174,6 +178,7 @@ class _Outlet:
         metrics: Of the latest verdict.
         notifier: Tells people.
         name: Of the served model.
+        evidently: See `write_evidently`; None for no such report.
         store: MLflow's, and the experiment; None for no run.
     """
 
@@ -181,6 +186,7 @@ class _Outlet:
     metrics: Metrics
     notifier: Notifier
     name: str
+    evidently: str | None
     store: tuple[str, str] | None
 
     def run(self, judging: "_Judging", shown: str) -> State:
@@ -207,14 +213,20 @@ class _Outlet:
 
     def _publish(self, account: Account) -> None:
         verdict = account.verdict
-        write(account, self.folder)
+        files = write(account, self.folder)
         self.metrics.judged(verdict)
-        self.metrics.write(self.folder)
+        files.append(self.metrics.write(self.folder))
         Console().print(table(account))
         faults = self.notifier.notify(verdict)
+        if self.evidently is not None:
+            try:
+                page = write_evidently(account, self.folder, python=self.evidently)
+                files += [] if page is None else [page]
+            except MonitoringError as error:
+                faults.append(str(error))
         if self.store is not None:
             uri, experiment = self.store
-            track(verdict, self.folder, tracking_uri=uri, experiment=experiment)
+            track(verdict, files, self.folder, tracking_uri=uri, experiment=experiment)
         if faults:
             raise MonitoringError("; ".join(faults))
 

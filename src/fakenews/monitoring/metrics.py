@@ -87,13 +87,16 @@ class Metrics(Collector):
         """All of them, as Prometheus reads them."""
         return generate_latest(self._registry)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path) -> Path:
         """Write `monitor.prom` for node_exporter's textfile collector, whole or not at all.
 
         After a run that failed in a process of its own, the file keeps the last verdict.
 
         Args:
             folder: That node_exporter reads.
+
+        Returns:
+            The file.
 
         Raises:
             MonitoringError: It cannot be written.
@@ -106,6 +109,7 @@ class Metrics(Collector):
             storage.write_bytes(TEXTFILE, content)
         except DataError as error:
             raise MonitoringError(f"the metrics cannot be written: {error}") from error
+        return folder / TEXTFILE
 
     @contextmanager
     def serve(self, host: str, port: int) -> Iterator[str]:

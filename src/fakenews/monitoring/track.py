@@ -1,6 +1,7 @@
 """Runs of monitoring as runs of MLflow."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,20 @@ _TIMEOUT = 10.0
 _MEASURES = ("value", "threshold", "p_value", "effect")
 
 
-def track(verdict: Verdict, folder: Path, *, tracking_uri: str, experiment: str) -> str:
+def track(
+    verdict: Verdict,
+    files: Sequence[Path],
+    folder: Path,
+    *,
+    tracking_uri: str,
+    experiment: str,
+) -> str:
     """Log a verdict and its report as a run.
 
     Args:
         verdict: Of this run.
-        folder: Of the report, whose files are logged.
+        files: Of the report.
+        folder: That they lie in.
         tracking_uri: `sqlite:///FILE`, or the address of a server.
         experiment: Made if it does not exist.
 
@@ -54,7 +63,7 @@ def track(verdict: Verdict, folder: Path, *, tracking_uri: str, experiment: str)
             client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
             for start in range(0, len(metrics), 1000):
                 client.log_batch(run_id, metrics=metrics[start : start + 1000])
-            for path in sorted(found for found in folder.rglob("*") if found.is_file()):
+            for path in files:
                 below = path.parent.relative_to(folder).as_posix()
                 client.log_artifact(run_id, str(path), None if below == "." else below)
             client.set_terminated(run_id, "FINISHED")
