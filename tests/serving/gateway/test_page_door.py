@@ -210,3 +210,27 @@ def test_the_page_says_the_same_to_all(gradio: Page) -> None:
     plain = re.sub(r'nonce="[^"]*"', "", gradio.html)
     linked = gradio.client.get("/?deep_link=x&view=api&__theme=dark&title=<script>").text
     assert re.sub(r'nonce="[^"]*"', "", linked) == plain
+
+
+def test_the_latest_report_is_shown_if_that_is_wanted(
+    page: Callable[..., Page], tmp_path: Path
+) -> None:
+    report = tmp_path / "monitoring" / "report.html"
+    found = page({"page.report_file": str(report)})
+    assert 'href=\\"page/report\\"' in found.html
+    absent = found.client.get("/page/report")
+    assert (absent.status_code, absent.json()["error"]["code"]) == (404, "not_found")
+    report.parent.mkdir()
+    for content in ("<p>of yesterday</p>", "<p>of today</p>"):
+        report.write_text(content)
+        answer = found.client.get("/page/report")
+        assert (answer.status_code, answer.text) == (200, content)
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-store"
+    assert "script" not in answer.headers["content-security-policy"]
+    assert found.client.head("/page/report").text == ""
+
+
+def test_no_report_is_shown_unasked(gradio: Page) -> None:
+    assert "page/report" not in gradio.html
+    assert gradio.client.get("/page/report").status_code == 404

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -11,7 +12,7 @@ from starlette.routing import Match, Mount
 
 from fakenews.serving.gateway import page_frame as frame
 from fakenews.serving.gateway.page_desk import VERDICTS, Desk
-from fakenews.serving.gateway.page_door import Door, opens
+from fakenews.serving.gateway.page_door import REPORT, Door, opens
 from fakenews.serving.gateway.page_tables import Shelf
 from fakenews.serving.gateway.service import Gateway
 from fakenews.serving.gateway.settings import Page, Settings
@@ -72,6 +73,7 @@ def mount(app: FastAPI, *, gateway: Gateway, scorer: TableScorer, page: Page) ->
             title=page.title,
             shelf=shelf,
             uploads=uploads,
+            report=Path(page.report_file) if page.report_file else None,
             bounds=settings.bounds,
         ),
     )
@@ -112,7 +114,8 @@ def blocks(desk: Desk, page: Page, settings: Settings) -> gr.Blocks:
         analytics_enabled=False,
         delete_cache=(_SWEEP, max(round(page.keep), 1)),
     ) as made:
-        gr.HTML(frame.header(page.title, page.lead, report=page.report))
+        shown = REPORT.removeprefix("/") if page.report_file else None
+        gr.HTML(frame.header(page.title, page.lead, report=page.report or shown))
         gr.HTML('<p id="lost" class="fault" role="alert" hidden></p>')
         with gr.Tabs(elem_id="ways"):
             with gr.Tab("One text", elem_id="one"):

@@ -5,6 +5,7 @@ Of Gradio's many routes only those are open that the page needs. Its files are n
 predicted tables are handed out from here, by names that cannot be guessed.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from fakenews.serving.protocol import Refused, check_depth
 JOIN = "/gradio_api/queue/join"
 UPLOAD = "/gradio_api/upload"
 TABLES = "/page/tables/"
+REPORT = "/page/report"
 
 # Of Gradio's package, and for how long a browser may keep them: the first have names that
 # change with what is in them.
@@ -51,6 +53,11 @@ _OWN = {"/page/page.css": "text/css", "/page/page.js": "text/javascript"}
 _FOREIGN = re.compile(
     r'<meta\s+(?:name|property)="(?:og|twitter):[^>]*>|<link rel="manifest"[^>]*>'
 )
+# Of the report, which holds its plots and styles, and runs nothing.
+_STILL = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
 _SCRIPT = re.compile(r"<script(?=[\s>])")
 _ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
@@ -67,7 +74,7 @@ def opens(scope: Scope) -> bool:
     if scope["method"] == "POST":
         return path in _POST
     return scope["method"] in ("GET", "HEAD") and (
-        path == "/" or path in _OWN or path.startswith((*_GET, TABLES))
+        path in ("/", REPORT) or path in _OWN or path.startswith((*_GET, TABLES))
     )
 
 
@@ -79,6 +86,7 @@ class Door:
         title: Of the page.
         shelf: Has the predicted tables.
         uploads: Folder into which Gradio puts them.
+        report: File of the latest monitoring report, if one is to be shown.
         bounds: Of requests.
     """
 
@@ -89,12 +97,14 @@ class Door:
         title: str,
         shelf: Shelf,
         uploads: Path,
+        report: Path | None,
         bounds: Bounds,
     ) -> None:
         self._app = app
         self._title = title
         self._shelf = shelf
         self._uploads = uploads
+        self._report_file = report
         self._bounds = bounds
         self._files: dict[tuple[str, bool], Response] = {}
         self._own = {
@@ -115,6 +125,8 @@ class Door:
             await self._package(scope, receive, send)
         elif path.startswith(TABLES):
             await self._table(path.removeprefix(TABLES))(scope, receive, send)
+        elif path == REPORT:
+            await (await self._report())(scope, receive, send)
         else:
             if scope["method"] == "POST":
                 _check_site(scope)
@@ -175,6 +187,20 @@ class Door:
             filename="predictions.csv",
             media_type="text/csv; charset=utf-8",
             headers={"cache-control": "no-store"},
+        )
+
+    async def _report(self) -> Response:
+        if self._report_file is None:
+            raise Problem(404, "not_found", "no monitoring report is shown here")
+        try:
+            # Whole: another may take its place at any moment.
+            content = await asyncio.to_thread(self._report_file.read_bytes)
+        except OSError:
+            raise Problem(404, "not_found", "there is no monitoring report yet") from None
+        return Response(
+            content,
+            media_type="text/html",
+            headers={"content-security-policy": _STILL, "cache-control": "no-store"},
         )
 
     async def _package(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -173,6 +173,7 @@ class Page:
         label: Of the box for the text.
         examples: Texts that can be tried.
         report: Address of the latest monitoring report; None where there is none.
+        report_file: Or its file, which everybody may read who may see the page.
         concurrent: Answers under way at once.
         waiting: Questions that may wait for that; more are told to come again.
         keep: Seconds for which a predicted table can be fetched.
@@ -184,6 +185,7 @@ class Page:
     label: str
     examples: list[str]
     report: str | None
+    report_file: str | None
     concurrent: PositiveCount
     waiting: PositiveCount
     keep: Positive
