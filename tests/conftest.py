@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
@@ -107,7 +108,19 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run: 400 generated rows, a random encoder, one epoch."""
-    folder = tmp_path_factory.mktemp("tiny")
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of all workers, of which the first one makes it
+    folder = root / "tiny"
+    with FileLock(root / "tiny.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            _train(folder)
+    (run,) = (folder / "runs" / "tiny").iterdir()
+    return run
+
+
+def _train(folder: Path) -> None:
     done = subprocess.run(
         [
             sys.executable,
@@ -128,8 +141,6 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    (run,) = (folder / "runs" / "tiny").iterdir()
-    return run
 
 
 @pytest.fixture(scope="session")

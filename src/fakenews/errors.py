@@ -19,6 +19,7 @@ The command line prints such an error as one line (what, where, what to do) and 
 with status 1; anything else is a bug and keeps its traceback.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 
@@ -119,3 +120,23 @@ def interruption(error: BaseException) -> Interrupted | KeyboardInterrupt | None
         if isinstance(link, FakeNewsError):
             return None
     return None
+
+
+@contextlib.contextmanager
+def resumable(how: str) -> Iterator[None]:
+    """Tell how to go on when the work within is interrupted.
+
+    Args:
+        how: What was kept, and the command that continues.
+
+    Raises:
+        Interrupted: The work was interrupted.
+    """
+    try:
+        yield
+    except BaseException as error:
+        stopped = interruption(error)
+        if stopped is None:
+            raise
+        status = stopped.status if isinstance(stopped, Interrupted) else 130
+        raise Interrupted(how, status=status) from error

@@ -64,10 +64,11 @@ def _wait_for_shards(folder: Path, process: subprocess.Popen[str], count: int) -
         time.sleep(0.02)
 
 
-@pytest.fixture
-def undisturbed(tmp_path: Path) -> dict[str, bytes]:
-    _run(tmp_path, out="undisturbed")
-    return _files(tmp_path / "undisturbed")
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    _run(folder)
+    return _files(folder / "prepared")
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bytes(

@@ -212,7 +212,7 @@ def test_killed_before_the_first_checkpoint(place: Place):
 
 def test_out_of_time_again_and_again(whole: Place, place: Place):
     for _ in range(20):
-        done = place.run("resume=auto", "trainer.max_time=00:00:00:03")
+        done = place.run("resume=auto", "trainer.max_time=00:00:00:06")
         if done.returncode != 75:
             break
         assert "trainer.max_time is over" in last_line(done.stderr)

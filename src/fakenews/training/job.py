@@ -5,14 +5,13 @@ data -> features -> model -> fit -> calibrate -> evaluate -> bundle -> register
 A trial of a sweep is the same job, which ends with the evaluation and reports to its study.
 """
 
-import contextlib
 import json
 import logging
 import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import lightning as L
@@ -26,7 +25,7 @@ from rich.console import Console
 
 from fakenews.config import check, plain
 from fakenews.data.dataset import LabelledData
-from fakenews.errors import ConfigError, Interrupted, TrainingError
+from fakenews.errors import ConfigError, TrainingError, resumable
 from fakenews.inference.latency import latency
 from fakenews.launch import check_world, is_main_process, restarts
 from fakenews.rules import is_sharded, training_rules, world_size
@@ -149,7 +148,10 @@ def main_process(cfg: DictConfig, output: Path, trial: StudyTrial | None) -> flo
             cfg, dataset, folder.path, logger, pretrained=pretrained, callbacks=callbacks
         )
         begin()  # where there was no step: a baseline, or a fit that was done before
-        with resumable(folder.path):
+        with resumable(
+            f"stopped after the fit, which is saved in {folder.path}: run the same command "
+            "with resume=auto to evaluate it"
+        ):
             bundle, found = (conclude if cfg.bundle else measure)(cfg, dataset, fitted, run)
         metrics: dict[str, dict[str, float]] = {
             split: finite(values) for split, values in found.items()
@@ -311,23 +313,6 @@ def open_folder(cfg: DictConfig, path: Path) -> RunFolder:
     elif cfg.resume is not None:
         log.info("resuming %s from its last checkpoint", path)
     return folder
-
-
-@contextlib.contextmanager
-def resumable(folder: Path) -> Iterator[None]:
-    """Tell how to go on when the work after the fit is interrupted.
-
-    Raises:
-        Interrupted: The work was interrupted.
-    """
-    try:
-        yield
-    except (Interrupted, KeyboardInterrupt) as error:
-        raise Interrupted(
-            f"stopped after the fit, which is saved in {folder}: run the same command with "
-            "resume=auto to evaluate it",
-            status=error.status if isinstance(error, Interrupted) else 130,
-        ) from error
 
 
 def start_logger(cfg: DictConfig, folder: RunFolder) -> Logger | None:

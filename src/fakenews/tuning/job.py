@@ -3,12 +3,11 @@
 space -> study -> check -> search -> report
 """
 
-import contextlib
 import functools
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from optuna.trial import Trial
 from rich.console import Console
 
 from fakenews.config import CONF, check, plain, set_output, task
-from fakenews.errors import ConfigError, Interrupted, TuningError
+from fakenews.errors import ConfigError, TuningError, resumable
 from fakenews.launch import core_share
 from fakenews.rules import sweep_rules, training_rules
 from fakenews.tuning.best import write_best
@@ -105,24 +104,18 @@ def search(
 
     watch = Watch(trials, objectives=list(sweep.objectives))
     with ParentRun(cfg, trials.study) as parent:
-        with watch, _resumable():
+        with (
+            watch,
+            resumable(
+                "stopped: what ran is queued again, and the same command continues the sweep"
+            ),
+        ):
             if sweep.workers > 1 and _is_basic(config):
                 supervise(trials, watch, workers=sweep.workers, folder=folder)
             else:
                 batch = 1 if _is_basic(config) else sweep.workers
                 work(trials, launch, overrides, watch=watch, batch=batch)
         parent.finish(conclude(cfg, trials.study, folder))
-
-
-@contextlib.contextmanager
-def _resumable() -> Iterator[None]:
-    try:
-        yield
-    except (Interrupted, KeyboardInterrupt) as error:
-        raise Interrupted(
-            "stopped: what ran is queued again, and the same command continues the sweep",
-            status=error.status if isinstance(error, Interrupted) else 130,
-        ) from error
 
 
 def conclude(cfg: DictConfig, study: Study, folder: Path) -> Path:
