@@ -54,3 +54,13 @@ def test_who_is_at_it_may_be_unknown_yet(tmp_path: Path) -> None:
         (tmp_path / "deploy.holder.json").write_text("{")
         with pytest.raises(ServingError, match="it has just begun"), hold(lock, action="x"):
             pass
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_folder_that_is_a_file_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ServingError, match=f"{name} is a file, or lies below one: choose"),
+        hold(tmp_path / name / "deploy.lock", action="deploy"),
+    ):
+        pass

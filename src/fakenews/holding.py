@@ -27,9 +27,12 @@ def holding(
         patience: Seconds to wait for who does so now.
 
     Raises:
-        FakeNewsError: Another process is at it; says which.
+        FakeNewsError: Another process is at it; says which. Or the folder is a file.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as cause:
+        raise error(f"{lock.parent} is a file, or lies below one: choose a folder") from cause
     holder = lock.with_suffix(".holder.json")
     held = FileLock(lock)
     try:
@@ -51,6 +54,21 @@ def holding(
     finally:
         holder.unlink(missing_ok=True)
         held.release()
+
+
+def at_it(lock: Path) -> str | None:
+    """Who holds a lock, as `holding` names them; None if nobody does.
+
+    Args:
+        lock: The file.
+    """
+    if not lock.is_file():
+        return None
+    try:
+        with FileLock(lock, blocking=False):
+            return None
+    except Timeout:
+        return _who(lock.with_suffix(".holder.json"))
 
 
 def _who(holder: Path) -> str:

@@ -77,6 +77,13 @@ def test_small_drops_that_last_are_a_trend(judge: Judge, some_rows: Make):
     assert trend.state is State.OK
 
 
+def test_one_window_is_no_trend_however_bad(judge: Judge, some_rows: Make):
+    windows = [judge.judge(some_rows(300, seed=seed, rate=0.02)) for seed in (20, 21)]
+    key = "decay.trend.estimated.average_precision"
+    assert by_key(judge.checks(windows[:1]))[key].state is State.WARNING
+    assert by_key(judge.checks(windows))[key].state is State.ALARM
+
+
 def test_few_rows_are_not_judged(judge: Judge, some_rows: Make):
     good = judge.judge(some_rows(200, seed=1))
     (found,) = judge.checks([good, judge.judge(some_rows(1, seed=2))])

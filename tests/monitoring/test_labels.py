@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fakenews.errors import MonitoringError
 from fakenews.monitoring.log import open_log
 from fakenews.monitoring.windows import WindowData
 from fakenews.serving.gateway.feedback import Feedback, RecentIds
@@ -176,6 +177,37 @@ def test_feedback_and_labels_that_are_damaged(
     assert any("2026-11.jsonl" in each for each in notices)
     assert f"{tmp_path}/labels/a.csv has no column id: it is left out" in notices
     assert any("b.parquet: it cannot be read" in each for each in notices)
+
+
+def test_a_scored_table_has_the_ids_of_predictions(
+    rows: list[Row], look: Look, tmp_path: Path
+) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f"id,prediction_id,label\nmine,{rows[2]['id']},fake\n")
+    found, notices = look(labels=path)
+    assert (truth(found), notices) == ({rows[2]["id"]: "fake"}, [])
+
+
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [("name,label\nx,fake\n", "has no column id"), ("id,truth\nx,fake\n", "no column label")],
+)
+def test_labels_of_which_none_can_be_read_are_an_error(
+    look: Look, tmp_path: Path, content: str, wrong: str
+) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(content)
+    with pytest.raises(MonitoringError, match=f"labels: .*{wrong}.* the columns id"):
+        look(labels=path)
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_table_without_labels_is_told(look: Look, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("id,label\n")
+    _, notices = look(labels=path)
+    assert notices == [f"{path}: there are no true labels"]
 
 
 def test_labelled_rows_are_bounded(rows: list[Row], tmp_path: Path, now: datetime) -> None:

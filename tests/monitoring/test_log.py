@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fakenews.errors import ConfigError, MonitoringError
+from fakenews.evaluation.calibration import Calibration
 from fakenews.monitoring.log import Log, open_log
 from fakenews.monitoring.verdict import Span
 from fakenews.monitoring.windows import WindowData
@@ -480,7 +481,7 @@ def test_one_row(look: Look, row: MakeRow, write: Write) -> None:
     ("columns", "missing"),
     [
         ({"label": ["fake"]}, "no column time"),
-        ({"time": ["2026-11-20"]}, "no column label, and no probabilities"),
+        ({"time": ["2026-11-20"]}, "no column prediction or label, and no probabilities"),
         ({"a": [1]}, "no column time"),
     ],
 )
@@ -492,6 +493,66 @@ def test_missing_columns(
     found, notices = look(other.parent)
     assert found.totals.rows == 1
     assert notices == [f"{other} has {missing}: it is left out"]
+
+
+SCORED = {
+    "time": ["2026-11-20T10:00:00Z"] * 3,
+    "id": ["mine"] * 3,
+    "label": ["real", "real", "real"],
+    "probability_fake": [0.2, 0.4, 0.9],
+    "probability_real": [0.8, 0.6, 0.1],
+}
+
+
+def test_of_a_scored_table_the_decision_counts_and_not_the_users_label(
+    look: Look, tmp_path: Path
+) -> None:
+    scored = SCORED | {
+        "prediction": ["fake", "fake", "real"],
+        "prediction_id": ["a", "b", "c"],
+        "text": ["x", "y", "z"],
+    }
+    pd.DataFrame(scored).to_csv(tmp_path / "scored.csv", index=False)
+    found, notices = look(tmp_path / "scored.csv")
+    assert found.sample.frame["label"].tolist() == ["fake", "fake", "real"]
+    assert found.sample.frame["id"].tolist() == ["a", "b", "c"]
+    assert found.totals.classes == {"fake": 2, "real": 1}
+    # What depends on texts is made of them.
+    assert notices == ["the log has no latency_ms, error: what needs that cannot be judged"]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "decided"),
+    [(None, ["real", "real", "fake"]), (0.3, ["real", "fake", "fake"])],
+)
+def test_where_there_are_probabilities_alone_the_bundles_threshold_decides(
+    look: Look, tmp_path: Path, threshold: float | None, decided: list[str]
+) -> None:
+    frame = pd.DataFrame(SCORED).drop(columns=["label", "id"])
+    frame.to_csv(tmp_path / "scored.csv", index=False)
+    calibration = Calibration(threshold=threshold, positive="fake")
+    found, _ = look(tmp_path / "scored.csv", calibration=calibration)
+    assert found.sample.frame["label"].tolist() == decided
+    assert found.totals.classes["fake"] == decided.count("fake")
+
+
+@pytest.mark.parametrize("good", [False, True])
+def test_tables_of_which_none_can_be_used_are_useless(
+    row: MakeRow, write: Write, now: datetime, tmp_path: Path, good: bool
+) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for name in ("a.csv", "b.csv"):
+        (folder / name).write_text("time,text\n2026-11-20,x\n")
+    if good:
+        write([row()], "logs/c.parquet")
+    with open_log(folder, classes=CLASSES, now=now) as log:
+        log.windows(every="1d")
+        useless = log.useless
+    expected = (
+        "no column prediction or label, and no probabilities, and 1 more files are like it"
+    )
+    assert useless == (None if good else f"{folder}/a.csv has {expected}")
 
 
 def test_ids_that_are_there_twice(

@@ -40,6 +40,17 @@ def test_limits(name: str, changed: dict, message: str):
     assert {check.state for key, check in found.items() if key != name} == {State.OK}
 
 
+@pytest.mark.parametrize("errors", [{}, {"empty": 1}])
+def test_of_few_items_errors_tell_nothing(errors: dict[str, int]):
+    few = replace(GOOD, rows=1, errors=errors)
+    found = checks(few)["errors"]
+    assert found.state is State.UNKNOWN
+    assert "limits.items=50 are needed" in found.message
+    assert checks(few, limits=Limits(items=1))["errors"].state is not State.UNKNOWN
+    # Many that failed are many items.
+    assert checks(replace(few, errors={"timeout": 60}))["errors"].state is State.ALARM
+
+
 def test_what_is_not_known_or_not_limited_is_left_out():
     bare = Arrivals(rows=1, hours=1, errors=None, latency_ms=None, truncated=None)
     assert not checks(bare)

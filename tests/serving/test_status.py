@@ -10,6 +10,7 @@ from fakenews.serving.deployment import Deployment
 from fakenews.serving.management import Management
 from fakenews.serving.state import abort_canary
 from fakenews.serving.status import Status, read_status, shown
+from fakenews.serving.steps import deploying
 from fakenews.serving.versions import Timing
 
 
@@ -62,6 +63,19 @@ def test_programs_get_the_same(read: Callable[[], Status]) -> None:
     assert found["versions"][2]["share"] == 0.25
     assert found["events"][-1]["action"] == "canary"
     assert found["faults"] == []
+
+
+def test_while_somebody_deploys_that_is_told_and_nothing_is_wrong(
+    read: Callable[[], Status], stand_in: Any, tmp_path: Path
+) -> None:
+    assert read().under_way is None
+    stand_in.models["b"]["workers"] = 1
+    assert read().faults
+    with deploying(tmp_path, "canary"):
+        status = read()
+    assert status.faults == []
+    assert "a deployment is under way: action=canary of process" in _text(status)
+    assert read().under_way is None
 
 
 def test_what_is_not_as_it_should_be_is_told(

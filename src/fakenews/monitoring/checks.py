@@ -179,13 +179,16 @@ def trend_check(
     limit = max(found[2] for found in limits.values())
     mean = sum(found.value for found, _ in judged) / len(judged)
     reached = float(sums[-1]) > limit and mean >= family.floor(drop.key)
+    alarm = State.ALARM if len(judged) >= policy.needed else State.WARNING
+    state = alarm if reached else State.OK
     return Check(
         key=key,
         kind=Kind.DECAY,
-        state=State.ALARM if reached else State.OK,
+        state=state,
         message=(
-            f"{drop.title}, over {len(judged)} windows: {mean:.3f} below the reference at the "
-            f"mean; the cumulated sum is {sums[-1]:.1f}, of clean windows at most {limit:.1f}"
+            f"{drop.title}, over {len(judged)} window{'s' * (len(judged) != 1)}: {mean:.3f} "
+            f"below the reference at the mean; the cumulated sum is {sums[-1]:.1f}, of clean "
+            f"windows at most {limit:.1f}"
         ),
         value=float(sums[-1]),
         threshold=limit,

@@ -6,12 +6,17 @@
 Times are of UTC, without a zone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from fakenews.errors import ConfigError, MonitoringError
+from fakenews.evaluation.calibration import Calibration
 
 FILE = 1 << 36
 """By so much the places of rows of one file are from those of the next."""
@@ -33,6 +38,9 @@ _PLAIN = {
     "latency_ms": "DOUBLE",
     "error": "VARCHAR",
 }
+# In tables that were scored (scripts/predict.py, /predict/csv): beside these, `label` and `id`
+# are columns of whoever had them scored.
+SCORED = {"label": "prediction", "id": "prediction_id"}
 _PROBABILITY = "probability_"
 _OTHERS = ("time", "probabilities", "shadow_of", "route", "text_sha256", "text")
 _EARLIEST = datetime(2000, 1, 1)  # noqa: DTZ001 all times of the database are of UTC
@@ -50,6 +58,51 @@ FAULTS = {
 }
 """What is wrong with a row that is left out. The other faults of `prediction` are no mistakes:
 `shadow`, `version`, `error` and `twice`."""
+
+
+@contextmanager
+def open_database(folder: Path, memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database for a log, which is gone when it is closed.
+
+    Args:
+        folder: For what memory has no room for.
+        memory: Most that it takes.
+
+    Raises:
+        ConfigError: `memory` is no size.
+    """
+    try:
+        database = duckdb.connect(
+            ":memory:",
+            config={
+                "memory_limit": memory,
+                "temp_directory": str(folder),
+                "preserve_insertion_order": "false",
+            },
+        )
+    except duckdb.Error as error:
+        raise ConfigError(f"memory={memory}: {str(error).splitlines()[0]}") from error
+    with database:
+        yield database
+
+
+@contextmanager
+def told(shown: str) -> Iterator[None]:
+    """Tell of a lack of room.
+
+    Args:
+        shown: What is read.
+
+    Raises:
+        MonitoringError: The disk or the memory was full.
+    """
+    try:
+        yield
+    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+        raise MonitoringError(
+            f"{shown}: reading it needs more room ({str(error).splitlines()[0]}): free the "
+            "disk, or give more memory"
+        ) from error
 
 
 def create(database: duckdb.DuckDBPyConnection) -> None:
@@ -88,7 +141,8 @@ def insert(
     columns = [
         name
         for name in schema.names
-        if name in _PLAIN
+        if (name in _PLAIN and SCORED.get(name) not in schema.names)
+        or name in SCORED.values()
         or (name in _OTHERS and not (name == "text" and "text_sha256" in schema.names))
         or (name.startswith(_PROBABILITY) and "probabilities" not in schema.names)
     ]
@@ -118,6 +172,7 @@ def judge(
     database: duckdb.DuckDBPyConnection,
     *,
     classes: Sequence[str],
+    calibration: Calibration | None,
     version: str | None,
     now: datetime,
 ) -> None:
@@ -126,6 +181,8 @@ def judge(
     Args:
         database: With these tables.
         classes: Of the model.
+        calibration: Decides where a row has probabilities alone; None takes the most
+            probable class.
         version: Of which rows are wanted; None for all.
         now: In UTC, without a zone.
     """
@@ -138,7 +195,13 @@ def judge(
         """
         CREATE OR REPLACE TABLE prediction AS
         SELECT entry.* EXCLUDE (label, foreign_class, shadow),
-          coalesce(entry.label, $classes[list_position(p, list_max(p))]) AS label,
+          CASE
+            WHEN entry.label IS NOT NULL THEN entry.label
+            WHEN p IS NULL THEN NULL
+            WHEN $threshold IS NULL THEN $classes[list_position(p, list_max(p))]
+            WHEN p[$positive] >= $threshold THEN $classes[$positive]
+            ELSE $classes[3 - $positive]  -- there are two
+          END AS label,
           truth.label AS true_label,
           CASE
             WHEN shadow THEN 'shadow'
@@ -161,6 +224,8 @@ def judge(
         """,
         {
             "classes": list(classes),
+            "threshold": None if calibration is None else calibration.threshold,
+            "positive": 1 if calibration is None else classes.index(calibration.positive) + 1,
             "version": version,
             "tolerance": _TOLERANCE,
             "earliest": _EARLIEST,
@@ -172,10 +237,12 @@ def judge(
 def _select(schema: pa.Schema, columns: Sequence[str]) -> str:
     """A query of `batch` that gives the columns of `entry`."""
     there = {name: schema.field(name).type for name in columns}
+    scored = {name: origin for name, origin in SCORED.items() if origin in there}
+    origins = {name: scored.get(name, name) for name in _PLAIN}
     found = {
-        name: f"TRY_CAST({_cell(name, there[name])} AS {kind})"
-        for name, kind in _PLAIN.items()
-        if name in there
+        name: f"TRY_CAST({_cell(origin, there[origin])} AS {_PLAIN[name]})"
+        for name, origin in origins.items()
+        if origin in there
     }
     found["place"] = '"row number"'
     if "time" in there:

@@ -69,6 +69,7 @@ class LogFiles:
 
     Attributes:
         shown: The path, without credentials, for messages.
+        is_deployment: Whether it is that of a gateway.
 
     Raises:
         ConfigError: See `Storage`.
@@ -92,10 +93,10 @@ class LogFiles:
         self._storage = Storage(folder, options=options)
         if self._storage.is_local and not self._local("").is_dir():
             raise MonitoringError(f"{given}: no such file or folder: mend the path")
-        self._is_deployment = self._pattern is None and (
+        self.is_deployment = self._pattern is None and (
             folder.rpartition("/")[2] == _PREDICTIONS or bool(self._storage.list(_PREDICTIONS))
         )
-        if self._is_deployment and folder.rpartition("/")[2] != _PREDICTIONS:
+        if self.is_deployment and folder.rpartition("/")[2] != _PREDICTIONS:
             self._storage = self._storage.below(_PREDICTIONS)
         self.shown = self._storage.url
         if self._pattern is not None and not self.list():
@@ -118,7 +119,7 @@ class LogFiles:
         Raises:
             DataError: The folder cannot be listed.
         """
-        if not self._is_deployment:
+        if not self.is_deployment:
             return None
         base = self._storage.url.removesuffix(_PREDICTIONS) + _FEEDBACK
         if not Storage(base, options=self._options).list():
@@ -155,7 +156,7 @@ class LogFiles:
         if any(part.startswith((".", "_")) for part in parts) or kind(Path(path)) is None:
             return None
         dated = _date(path)
-        if self._is_deployment:
+        if self.is_deployment:
             lines = parts[0] == OPEN and len(parts) == 2 and path.endswith(".jsonl")
             sealed = dated is not None and len(parts) == 2 and path.endswith(".parquet")
             if not (lines or sealed):

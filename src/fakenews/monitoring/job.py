@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -33,12 +33,13 @@ from fakenews.monitoring.report import table, write
 from fakenews.monitoring.rows import Reference, Rows
 from fakenews.monitoring.totals import Totals
 from fakenews.monitoring.track import track
-from fakenews.monitoring.verdict import Check, State, Verdict
+from fakenews.monitoring.verdict import Check, Kind, State, Verdict
 from fakenews.monitoring.windows import WindowData
 from fakenews.predictor import Predictor
 
 _log = logging.getLogger(__name__)
 
+_LOG = "a log has the columns time, and prediction, label or probabilities"
 _P95 = 0.95
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -267,8 +268,15 @@ class _Judging:
             shown: Where people find the report.
         """
         now = datetime.now(UTC)
-        with open_log(classes=self.reference.classes, now=now, **self._source) as opened:
+        with open_log(
+            classes=self.reference.classes,
+            calibration=self.reference.calibration,
+            now=now,
+            **self._source,
+        ) as opened:
             spans = opened.windows(**self._spans)
+            if opened.useless is not None:
+                raise MonitoringError(f"log={opened.useless}: {_LOG}")
             windows: list[WindowData] = []
             judgements: list[Judgement] = []
             rows: Rows | None = None
@@ -286,6 +294,7 @@ class _Judging:
         checks: list[Check] = [
             *quality_checks(arrivals, limits=self._limits, invalid=invalid),
             *self._judge.checks(judgements),
+            *self._labels(windows),
         ]
         versions = [name or "unknown" for name in newest.totals.versions]
         texts = [text if isinstance(text, str) else None for text in frame["text"]]
@@ -318,6 +327,16 @@ class _Judging:
             if enough
             else (),
         )
+
+    def _labels(self, windows: Sequence[WindowData]) -> Iterator[Check]:
+        """That labels were given, and none is of what is looked at."""
+        if self._source["labels"] is not None and not any(w.totals.labelled for w in windows):
+            yield Check(
+                key="decay.measured",
+                kind=Kind.DECAY,
+                state=State.UNKNOWN,
+                message="labels: none is of a prediction of these windows",
+            )
 
     def _words(self, texts: Sequence[str]) -> Any:
         if self.predictor.tokenizer is None:

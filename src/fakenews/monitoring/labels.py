@@ -11,7 +11,8 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from fakenews.errors import DataError
+from fakenews.errors import DataError, MonitoringError
+from fakenews.monitoring.entries import SCORED
 from fakenews.monitoring.files import LogFiles
 
 _BATCH = 65_536
@@ -34,7 +35,7 @@ END"""
 
 class _Source(NamedTuple):
     rank: int
-    needed: tuple[str, ...]
+    needed: tuple[str, ...]  # id first
     label: str  # an expression
 
 
@@ -62,6 +63,7 @@ def read_truth(
 
     Raises:
         DataError: A folder cannot be listed.
+        MonitoringError: No table of labels can be read.
     """
     database.execute(
         "CREATE TABLE said (source INTEGER, said_at TIMESTAMP, place BIGINT,"
@@ -72,22 +74,32 @@ def read_truth(
     if feedback is not None:
         notices += _read(database, feedback, _FEEDBACK, classes)
     if labels is not None:
-        notices += _read(database, labels, _LABELS, classes)
+        wrong = _read(database, labels, _LABELS, classes)
+        if not _count(database, LABELS):
+            if wrong:
+                raise MonitoringError(
+                    f"labels: {wrong[0]}; a table of true labels has the columns id (or "
+                    "prediction_id) and label"
+                )
+            files = labels.list()
+            where = labels.name(files[0]) if len(files) == 1 else labels.shown
+            wrong = [f"{where}: there are no true labels"]
+        notices += wrong
     database.execute(
         "CREATE TABLE truth AS SELECT id, label, source, said_by FROM said"
         " QUALIFY row_number() OVER"
         "   (PARTITION BY id ORDER BY source DESC, said_at DESC NULLS LAST, place DESC) = 1"
     )
-    wrong = database.execute(
+    foreign = database.execute(
         "SELECT label, count(*) FROM truth WHERE NOT list_contains($classes, label)"
         " GROUP BY label ORDER BY count(*) DESC, label",
         {"classes": list(classes)},
     ).fetchall()
-    if wrong:
-        names = ", ".join(str(name)[:60] for name, _ in wrong[:5])
+    if foreign:
+        names = ", ".join(str(name)[:60] for name, _ in foreign[:5])
         notices.append(
-            f"{sum(count for _, count in wrong):,} true labels are left out, which are none of "
-            f"the model's classes: {names}"
+            f"{sum(count for _, count in foreign):,} true labels are left out, which are none "
+            f"of the model's classes: {names}"
         )
     database.execute(
         "DELETE FROM truth WHERE label IS NULL OR NOT list_contains($classes, label)",
@@ -106,17 +118,19 @@ def _read(
     for file in sorted(files.list(), key=lambda file: file.path):
         try:
             with files.parquet(file) as (reader, damaged):
+                # Of a table that was scored, `id` is a column of whoever had that done.
                 names = reader.schema_arrow.names
-                missing = [name for name in source.needed if name not in names]
+                key = SCORED["id"] if source is _LABELS and SCORED["id"] in names else "id"
+                missing = [name for name in (key, *source.needed[1:]) if name not in names]
                 if missing:
                     notices.append(
                         f"{files.name(file)} has no column {' and none '.join(missing)}: it is "
                         "left out"
                     )
                     continue
-                wanted = [name for name in _COLUMNS if name in names]
+                wanted = [name for name in (key, *_COLUMNS[1:]) if name in names]
                 batches = reader.iter_batches(_BATCH, columns=wanted)
-                _insert(database, batches, source, classes)
+                _insert(database, (_keyed(batch, key) for batch in batches), source, classes)
                 if damaged:
                     notices.append(
                         f"{files.name(file)}: {damaged:,} damaged lines are left out"
@@ -147,6 +161,15 @@ def _insert(
             {"source": source.rank, "classes": list(classes)},
         )
         database.unregister("batch")
+
+
+def _keyed(batch: pa.RecordBatch, key: str) -> pa.RecordBatch:
+    return batch.rename_columns(["id" if name == key else name for name in batch.schema.names])
+
+
+def _count(database: duckdb.DuckDBPyConnection, source: int) -> int:
+    (row,) = database.execute("SELECT count(*) FROM said WHERE source = ?", [source]).fetchall()
+    return int(row[0])
 
 
 def _cell(name: str) -> str:

@@ -17,9 +17,19 @@ import duckdb
 import pandas as pd
 
 from fakenews.bounds import PositiveCount
-from fakenews.errors import ConfigError, DataError, MonitoringError
+from fakenews.errors import ConfigError, DataError
+from fakenews.evaluation.calibration import Calibration
 from fakenews.monitoring import windows
-from fakenews.monitoring.entries import FAULTS, FILE, create, insert, judge
+from fakenews.monitoring.entries import (
+    FAULTS,
+    FILE,
+    SCORED,
+    create,
+    insert,
+    judge,
+    open_database,
+    told,
+)
 from fakenews.monitoring.files import LogFile, LogFiles
 from fakenews.monitoring.labels import read_truth
 from fakenews.monitoring.sampling import read_labelled, read_rows
@@ -31,15 +41,9 @@ _NOTICES = 20  # of files
 
 # What drift is judged by, beside what every log has.
 _WANTED = (
-    "id",
-    "text_sha256",
-    "tokens",
-    "tabular",
-    "embedding",
-    "words",
-    "latency_ms",
-    "error",
+    *("id", "text_sha256", "tokens", "tabular", "embedding", "words", "latency_ms", "error"),
 )
+_OF_TEXTS = {"text_sha256", "tokens", "tabular", "embedding", "words"}
 # When an id of the gateway was made, in milliseconds since 1970; 0 of others.
 _MADE = "coalesce(TRY_CAST('0x' || substr(id, 1, 8) || substr(id, 10, 4) AS BIGINT), 0)"
 
@@ -51,6 +55,7 @@ def open_log(
     classes: Sequence[str],
     model_version: str | None = None,
     labels: str | Path | None = None,
+    calibration: Calibration | None = None,
     now: datetime | None = None,
     storage_options: Mapping[str, Any] | None = None,
     memory: str = "1GB",
@@ -60,11 +65,13 @@ def open_log(
 
     Args:
         path: A deployment's folder or a table, a folder or a pattern of tables; or its URL.
-            Tables need the column `time` and one of `label` and `probabilities`, which may
-            also be columns `probability_CLASS`.
+            Tables need the column `time` and one of `prediction`, `label` and `probabilities`,
+            which may also be columns `probability_CLASS`.
         classes: Of the model, in the order that probabilities are wanted in.
         model_version: Whose predictions are wanted; None for those of all.
         labels: A table of true classes, with `id` and `label`, or many, as `path`.
+        calibration: Decides where a table has probabilities alone; None takes the most
+            probable class.
         now: What counts as the future comes after it; with a zone, None takes the clock.
         storage_options: Of URLs, see `Storage`.
         memory: Most that the database takes before it goes to disk.
@@ -83,12 +90,13 @@ def open_log(
         late = None
         if labels is not None:
             late = LogFiles(labels, options=storage_options, work=Path(folder))
-        with _database(Path(folder), memory) as database:
+        with open_database(Path(folder), memory) as database:
             yield Log(
                 files=files,
                 labels=late,
                 database=database,
                 classes=classes,
+                calibration=calibration,
                 model_version=model_version,
                 now=now or datetime.now(UTC),
             )
@@ -102,9 +110,9 @@ class Log:
         labels: Tables of true classes, if there are any.
         database: Empty.
         classes: Of the model.
+        calibration: As `open_log` takes it.
         model_version: Whose predictions are wanted; None for those of all.
         now: With a zone.
-
     """
 
     def __init__(
@@ -114,20 +122,23 @@ class Log:
         labels: LogFiles | None,
         database: duckdb.DuckDBPyConnection,
         classes: Sequence[str],
+        calibration: Calibration | None,
         model_version: str | None,
         now: datetime,
     ) -> None:
         self._files = files
         self._database = database
         self._classes = list(classes)
+        self._calibration = calibration
         self._version = model_version
         self._now = _plain(now)
         # By number, as rows of the database have it.
         self._read: list[LogFile] = []
         self._columns: set[str] = set()
         self._wrong: list[str] = []
+        self._unread: list[str] = []
         self._judged = False
-        with _told(files.shown):
+        with told(files.shown):
             create(database)
             self._wrong += read_truth(
                 database, feedback=files.feedback(), labels=labels, classes=self._classes
@@ -156,7 +167,7 @@ class Log:
         """
         if (every is None) == (rows is None):
             raise ConfigError("windows: give one of every and rows")
-        with _told(self._files.shown):
+        with told(self._files.shown):
             if every is not None:
                 width = windows.length(every)
                 self._load_since(self._now - width * latest)
@@ -183,7 +194,7 @@ class Log:
             MonitoringError: The disk is full.
         """
         start, end = _plain(span.start), _plain(span.end)
-        with _told(self._files.shown):
+        with told(self._files.shown):
             self._load_since(start)
             found = windows.totals(self._database, start=start, end=end, classes=self._classes)
             notices = self._notices(start, end)
@@ -208,7 +219,7 @@ class Log:
         Raises:
             MonitoringError: The disk is full.
         """
-        with _told(self._files.shown):
+        with told(self._files.shown):
             self._load(self._left)
             yield from read_labelled(self._database, self._files, self._read, rows=rows)
 
@@ -249,7 +260,13 @@ class Log:
         for file in new:
             self._insert(file)
         if new or not self._judged:
-            judge(self._database, classes=self._classes, version=self._version, now=self._now)
+            judge(
+                self._database,
+                classes=self._classes,
+                calibration=self._calibration,
+                version=self._version,
+                now=self._now,
+            )
             self._judged = True
 
     def _insert(self, file: LogFile) -> None:
@@ -259,7 +276,8 @@ class Log:
             with self._files.parquet(file) as (reader, damaged):
                 columns = set(reader.schema_arrow.names)
                 if columns and (lacking := _lacking(columns)):
-                    self._wrong.append(f"{name} has {lacking}: it is left out")
+                    self._unread.append(f"{name} has {lacking}")
+                    self._wrong.append(f"{self._unread[-1]}: it is left out")
                 else:
                     insert(self._database, reader, file=number, classes=self._classes)
                     self._columns |= columns
@@ -268,6 +286,7 @@ class Log:
         except DataError as error:
             # Lines that have become Parquet are read there.
             if not file.open or file in self._files.list():
+                self._unread.append(str(error))
                 self._wrong.append(f"{error}; it is left out")
         for earlier, other in enumerate(self._read):
             if other.open and other.segment == file.segment:
@@ -279,10 +298,21 @@ class Log:
     # --- what is wrong ----------------------------------------------------------------------
 
     @property
+    def useless(self) -> str | None:
+        """Why no table of several can be used; None if one can, and of a deployment."""
+        if self._files.is_deployment or self._columns or not self._unread:
+            return None
+        others = len(self._unread) - 1
+        return self._unread[0] + (f", and {others:,} more files are like it" if others else "")
+
+    @property
     def notices(self) -> list[str]:
         """What is wrong with what was read so far, wherever it belongs, as sentences."""
         found = self.faults
-        if self._columns and (absent := [n for n in _WANTED if n not in self._columns]):
+        there = {*self._columns, *(n for n, as_ in SCORED.items() if as_ in self._columns)}
+        if "text" in there:
+            there |= _OF_TEXTS
+        if self._columns and (absent := [name for name in _WANTED if name not in there]):
             found.append(
                 f"the log has no {', '.join(absent)}: what needs that cannot be judged"
             )
@@ -294,7 +324,7 @@ class Log:
         found = self._wrong[:_NOTICES]
         if len(self._wrong) > _NOTICES:
             found.append(f"{len(self._wrong) - _NOTICES:,} more files have such faults")
-        with _told(self._files.shown):
+        with told(self._files.shown):
             lost = self._count("fault IN ('time', 'early', 'late')", "fault")
             found += [f"{_rows_of(n)} left out: {FAULTS[fault]}" for fault, n in lost]
             unknown = self._unknown_labels()
@@ -346,10 +376,10 @@ class Log:
 def _lacking(columns: set[str]) -> str | None:
     if "time" not in columns:
         return "no column time"
-    given = {"label", "probabilities"} & columns
+    given = {"label", "probabilities", SCORED["label"]} & columns
     if given or any(name.startswith("probability_") for name in columns):
         return None
-    return "no column label, and no probabilities"
+    return "no column prediction or label, and no probabilities"
 
 
 def _lines(count: int) -> str:
@@ -367,31 +397,3 @@ def _shown(when: datetime) -> str:
 def _plain(when: datetime) -> datetime:
     """In UTC without a zone, as the database has times."""
     return when.astimezone(UTC).replace(tzinfo=None)
-
-
-@contextmanager
-def _database(folder: Path, memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    try:
-        database = duckdb.connect(
-            ":memory:",
-            config={
-                "memory_limit": memory,
-                "temp_directory": str(folder),
-                "preserve_insertion_order": "false",
-            },
-        )
-    except duckdb.Error as error:
-        raise ConfigError(f"memory={memory}: {str(error).splitlines()[0]}") from error
-    with database:
-        yield database
-
-
-@contextmanager
-def _told(shown: str) -> Iterator[None]:
-    try:
-        yield
-    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-        raise MonitoringError(
-            f"{shown}: reading it needs more room ({str(error).splitlines()[0]}): free the "
-            "disk, or give more memory"
-        ) from error

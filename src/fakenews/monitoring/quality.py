@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from fakenews.bounds import Count, Positive, Share
+from fakenews.bounds import Count, Positive, PositiveCount, Share
 from fakenews.data.validation import RowSchema
 from fakenews.monitoring.verdict import Check, Kind, State
 
@@ -20,6 +20,7 @@ class Limits:
 
     Args:
         errors: Share of items that were refused or failed.
+        items: That a window must have for that.
         latency_ms: 95th percentile of the time to an answer.
         volume_ratio: By which predictions an hour may differ from the median of the windows
             before, up or down.
@@ -29,6 +30,7 @@ class Limits:
     """
 
     errors: Share | None = 0.05
+    items: PositiveCount = 50
     latency_ms: Positive | None = 1000
     volume_ratio: Positive | None = 4
     truncated: Share | None = 0.1
@@ -67,7 +69,7 @@ def quality_checks(
     """
     newest = arrivals[-1]
     if limits.errors is not None and newest.errors is not None:
-        yield _errors(newest, newest.errors, limits.errors)
+        yield _errors(newest, newest.errors, limits.errors, least=limits.items)
     if limits.latency_ms is not None and newest.latency_ms is not None:
         yield _limited(
             "latency",
@@ -117,9 +119,20 @@ def _few(counts: "pd.Series[int]") -> list[tuple[Any, int]]:
     return list(counts.head(_SHOWN).items())
 
 
-def _errors(newest: Arrivals, errors: Mapping[str, int], limit: float) -> Check:
+def _errors(newest: Arrivals, errors: Mapping[str, int], limit: float, *, least: int) -> Check:
     failed = sum(errors.values())
-    share = failed / max(newest.rows + failed, 1)
+    items = newest.rows + failed
+    if items < least:
+        return Check(
+            key="quality.errors",
+            kind=Kind.QUALITY,
+            state=State.UNKNOWN,
+            message=f"{failed:,} of {items:,} items were refused or failed: "
+            f"limits.items={least} are needed to judge it",
+            value=float(items),
+            threshold=float(least),
+        )
+    share = failed / items
     most = sorted(errors.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
     named = ", ".join(f"{kind}: {count:,}" for kind, count in most)
     return _limited(

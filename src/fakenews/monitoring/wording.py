@@ -19,7 +19,7 @@ STATES = {
 
 # The first beginning that fits.
 _SUBJECTS = {
-    "decay.measured.": MEASURED,
+    "decay.measured": MEASURED,
     "decay": ESTIMATED,
     "drift.prediction.": "predictions",
     "drift.tabular.": "features",

@@ -20,8 +20,8 @@ from fakenews.config import check, name_faults, option_faults
 from fakenews.errors import Interrupted, ServingError
 from fakenews.serving.deploy import ServeOptions
 from fakenews.serving.deployment import Deployment
+from fakenews.serving.gateway.server import opened, shown_address
 from fakenews.serving.gateway.server import serve as serve_gateway
-from fakenews.serving.gateway.server import shown_address
 from fakenews.serving.gateway.settings import Settings as GatewaySettings
 from fakenews.serving.state import read_state
 from fakenews.serving.supervisor import Keeper
@@ -78,6 +78,8 @@ def serve(cfg: DictConfig) -> None:
     )
     keepers = [Keeper(name="TorchServe", begin=model.begin, alive=model.alive, end=model.end)]
     if "gateway" in cfg.start:
+        # Mistakes are told before a model is loaded, which takes long.
+        opened(gateway)[1].close()
         child = _Gateway(gateway)
         keepers.append(
             Keeper(name="the gateway", begin=child.begin, alive=child.alive, end=child.end)

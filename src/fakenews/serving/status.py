@@ -9,8 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from fakenews.errors import ServingError
+from fakenews.holding import at_it
 from fakenews.serving.management import Management, Registered
 from fakenews.serving.state import Aborted, Event, State
+from fakenews.serving.steps import LOCK
 
 _EVENTS = 5
 
@@ -50,6 +52,7 @@ class Status:
         default: Version that answers where none is named.
         versions: Champion first.
         aborted: The last canary that was given up.
+        under_way: Who changes it at this moment, if somebody does.
         events: The latest, oldest first.
     """
 
@@ -60,12 +63,15 @@ class Status:
     default: str | None
     versions: tuple[VersionStatus, ...]
     aborted: Aborted | None
+    under_way: str | None
     events: tuple[Event, ...]
 
     @property
     def faults(self) -> list[str]:
-        """What is not as the state says."""
-        found = []
+        """What is not as the state says; nothing while that is being changed."""
+        found: list[str] = []
+        if self.under_way is not None:
+            return found
         for version in self.versions:
             if not self.answers:
                 break
@@ -111,6 +117,7 @@ def read_status(state: State, client: Management, folder: Path) -> Status:
         default=default,
         versions=tuple(_version(state, name, registered.get(name)) for name in names),
         aborted=state.aborted,
+        under_way=at_it(folder / LOCK),
         events=state.events[-_EVENTS:],
     )
 
@@ -140,6 +147,8 @@ def shown(status: Status) -> Group:
                 f"{status.aborted.reason}"
             )
         )
+    if status.under_way is not None:
+        parts.append(Text(f"a deployment is under way: {status.under_way}"))
     parts += [Text(f"not as it should be: {fault}") for fault in status.faults]
     if status.events:
         parts.append(Text("latest events:"))

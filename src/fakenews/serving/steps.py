@@ -31,6 +31,10 @@ class Step:
         self.copied: str | None = None
 
 
+LOCK = "deploy.lock"
+"""In the folder of a deployment: who holds it may change that."""
+
+
 def deploying(
     folder: Path, action: str, *, patience: float = 0
 ) -> contextlib.AbstractContextManager[None]:
@@ -45,7 +49,7 @@ def deploying(
         ServingError: Another process is at it; says which.
     """
     return holding(
-        folder / "deploy.lock",
+        folder / LOCK,
         work="deployment",
         action=action,
         error=ServingError,

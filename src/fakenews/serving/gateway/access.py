@@ -37,7 +37,11 @@ def read_keys(file: str | None) -> dict[str, bytes]:
         try:
             lines = Path(file).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the API keys in {file} cannot be read: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ConfigError(
+                f"the API keys in {file} cannot be read: {reason}; "
+                "write one a line, as NAME:KEY"
+            ) from error
         found = [line for line in lines if line.strip() and not line.startswith("#")]
         if not found:
             raise ConfigError(f"{file} has no API keys: write one a line, as NAME:KEY")

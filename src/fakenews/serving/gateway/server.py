@@ -56,12 +56,7 @@ def serve(
         ServingError: The address is taken, or is none of this machine.
         ConfigError: The API keys or the rate cannot be used.
     """
-    access = Access(
-        keys=read_keys(settings.access.keys_file),
-        rate=settings.access.rate,
-        trusted_hosts=settings.access.trusted_hosts,
-    )
-    listening = listen(settings.host, settings.port)
+    access, listening = opened(settings)
     address = shown_address(*listening.getsockname()[:2])
     sys.setswitchinterval(_SWITCH)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
@@ -70,6 +65,24 @@ def serve(
         runner.run(
             run(settings, listening, access, keys=keys, started=lambda _: ready(address))
         )
+
+
+def opened(settings: Settings) -> tuple[Access, socket.socket]:
+    """What can be wrong with settings: who may ask, and the socket, which listens.
+
+    Args:
+        settings: Of the gateway.
+
+    Raises:
+        ServingError: The address is taken, or is none of this machine.
+        ConfigError: The API keys or the rate cannot be used.
+    """
+    access = Access(
+        keys=read_keys(settings.access.keys_file),
+        rate=settings.access.rate,
+        trusted_hosts=settings.access.trusted_hosts,
+    )
+    return access, listen(settings.host, settings.port)
 
 
 async def run(
