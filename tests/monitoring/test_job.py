@@ -285,6 +285,27 @@ def test_an_interpreter_without_evidently_fails_nothing_else(
     assert len(client.search_runs([experiment.experiment_id])) == 1
 
 
+def test_labels_of_none_of_the_windows_are_not_passed_over(
+    bundle: Path, clean: tuple[Path, Any], tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("id,label\nnobody,fake\n")
+    assert run(bundle, clean[0], tmp_path / "out", labels=str(labels)) is State.UNKNOWN
+    check = checks(tmp_path / "out")["decay.measured"]
+    assert (check["state"], check["message"]) == (
+        "unknown",
+        "labels: none is of a prediction of these windows",
+    )
+
+
+def test_a_log_of_which_nothing_can_be_used_is_an_error(bundle: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("text,prediction\na,fake\n")
+    with pytest.raises(MonitoringError, match=r"log=.*log.csv has no column time: a log has"):
+        run(bundle, log, tmp_path / "out")
+    assert not (tmp_path / "out" / "verdict.json").exists()
+
+
 def test_news_are_told_and_what_fails_is_an_error(
     bundle: Path,
     drifted: Path,

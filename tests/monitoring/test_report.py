@@ -94,6 +94,11 @@ def test_the_page_needs_no_other_file(page: str, folder: Path):
             image.verify()
 
 
+def test_others_of_the_machine_cannot_read_it(folder: Path):
+    for name in ("report.html", "verdict.json"):
+        assert (folder / name).stat().st_mode & 0o007 == 0
+
+
 def test_the_page_is_well_formed_and_runs_nothing(page: str):
     parsed = Parsed(page)
     tags = {tag for tag, _ in parsed.tags}

@@ -24,6 +24,7 @@ from fakenews.monitoring.plots import figures
 from fakenews.monitoring.strip import strip
 from fakenews.monitoring.verdict import State, Verdict
 from fakenews.monitoring.wording import STATES, answer
+from fakenews.serving.gateway.segments import MODE
 
 _PAGE, _VERDICT = "report.html", "verdict.json"
 _SECTIONS = (
@@ -96,6 +97,8 @@ def _write_files(account: Account, folder: Path) -> list[Path]:
     ):
         # Half of a surrogate pair, which a text may have, is nothing that UTF-8 can say.
         (folder / name).write_bytes(text.encode("utf-8", "replace"))
+        # There are texts in it, if they are logged.
+        (folder / name).chmod(MODE)
         drafts.append(folder / name)
     return drafts
 
