@@ -18,7 +18,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 
-from fakenews.tuning.queue import is_counted
+from fakenews.tuning.queue import has_failed, is_counted, why_failed
 from fakenews.tuning.storage import open_storage, release
 
 pytestmark = [
@@ -372,6 +372,7 @@ def test_sweep_survives_its_database(sweep: Sweep, postgres: Postgres) -> None:
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     after = sweep.trials()
+    assert not [why_failed(trial) for trial in after if has_failed(trial)]
     assert sum(map(is_counted, after)) == len(finished(after)) == 6
     assert finished(before).items() <= finished(after).items()
 

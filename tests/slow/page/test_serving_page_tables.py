@@ -18,14 +18,15 @@ TEXT = "Bombshell: Marta Norrevik says main pension fund in Budapest put thousan
 def test_a_table_is_predicted_and_fetched(service: Service, visit: Visit) -> None:
     page = visit(service)
     page.get_by_role("tab", name="A table").click()
-    service.behave(delay=0.05)
+    service.behave(delay=0.5)
     page.upload(700)
     bar = page.get_by_role("progressbar", name="Rows predicted")
     expect(bar).to_be_visible()
     expect(page.locator("#progress")).to_contain_text(
-        re.compile(r"headlines\.csv: [1-9]\d* of 700 rows")
+        re.compile(r"headlines\.csv: [1-9]\d* of 700 rows"), timeout=60_000
     )
     expect(page.locator("#upload")).to_be_hidden()
+    service.behave()
     expect(page.locator("#result")).to_contain_text("700 rows predicted.", timeout=60_000)
     expect(bar).to_be_hidden()
     assert page.locator("#result th").all_inner_texts() == [
