@@ -30,7 +30,7 @@ from fakenews.tuning.best import write_best
 from fakenews.tuning.queue import TrialQueue
 from fakenews.tuning.report import summary, write_report
 from fakenews.tuning.space import Space, read_space
-from fakenews.tuning.storage import PATIENCE, open_storage
+from fakenews.tuning.storage import PATIENCE, open_storage, patiently
 from fakenews.tuning.study import find_study, open_study
 from fakenews.tuning.supervisor import WORKER, follow_parent, supervise
 from fakenews.tuning.table import Watch
@@ -66,11 +66,13 @@ def search(
     n_trials = sweep.n_trials or _points(values)
     folder = Path(config.hydra.sweep.dir)
     is_worker = WORKER in os.environ
-    storage = open_storage(
-        sweep.storage, heartbeat=sweep.heartbeat, patience=PATIENCE if is_worker else 0
-    )
+    # Who starts a sweep is told at once that there is no storage; later it may come back.
+    patience = PATIENCE if is_worker else 0
+    storage = open_storage(sweep.storage, heartbeat=sweep.heartbeat, patience=patience)
     try:
-        found = find_study(storage, cfg, space)
+        found = patiently(
+            lambda: find_study(storage, cfg, space), sweep.storage, patience=patience
+        )
     except TuningError:
         # A mistake differs from what was searched, too.
         _check_points(config, space, loader)
@@ -93,7 +95,10 @@ def search(
     if not is_worker:
         _check_points(config, space, loader)
     folder.mkdir(parents=True, exist_ok=True)
-    trials = queue(open_study(storage, cfg, space, pruner=instantiate(sweep.pruner)))
+    pruner = instantiate(sweep.pruner)
+    trials = queue(
+        patiently(lambda: open_study(storage, cfg, space, pruner=pruner), sweep.storage)
+    )
     overrides = functools.partial(_overrides, space)
     launch = _launch(cfg, launcher, folder)
     if is_worker:
@@ -115,7 +120,7 @@ def search(
             else:
                 batch = 1 if _is_basic(config) else sweep.workers
                 work(trials, launch, overrides, watch=watch, batch=batch)
-        parent.finish(conclude(cfg, trials.study, folder))
+        patiently(lambda: parent.finish(conclude(cfg, trials.study, folder)), sweep.storage)
 
 
 def conclude(cfg: DictConfig, study: Study, folder: Path) -> Path:

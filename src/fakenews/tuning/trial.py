@@ -89,9 +89,14 @@ class StudyTrial:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Of the trial's MLflow run: a child of the sweep's, if that has one."""
+        """Of the trial's MLflow run: a child of the sweep's, if that has one.
+
+        Raises:
+            TuningError: The storage does not come back.
+        """
+        found = patiently(lambda: self._study.user_attrs, self._url)
         tags = {"optuna.study": self._study.study_name, "optuna.trial": str(self.number)}
-        parent: str | None = self._study.user_attrs.get("mlflow_run_id")
+        parent: str | None = found.get("mlflow_run_id")
         return tags if parent is None else tags | {"mlflow.parentRunId": parent}
 
     def report(self, step: int, value: float) -> bool:
