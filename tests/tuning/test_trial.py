@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 
@@ -212,6 +213,20 @@ def test_a_storage_that_does_not_answer_stops_nothing(
         assert told(study).intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
         trial.complete([0.3], ["val/auroc"])
     assert told(study).values == [0.3]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_trial_that_starts_waits_for_a_storage_that_is_away(
+    make: Make, locked: Locked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_module, "PATIENCE", 60)
+    trial = make()
+    with ThreadPoolExecutor(1) as pool:
+        with locked():
+            tags = pool.submit(lambda: trial.tags)
+            with pytest.raises(TimeoutError):
+                tags.result(0.5)
+        assert tags.result(60) == {"optuna.study": "news", "optuna.trial": "0"}
 
 
 @pytest.mark.usefixtures("impatient")
