@@ -114,8 +114,8 @@ class Judge:
                     key="drift",
                     kind=Kind.DRIFT,
                     state=State.UNKNOWN,
-                    message=f"{newest.rows:,} predictions in the newest window: "
-                    f"policy.min_rows={self.policy.min_rows} are needed to judge it",
+                    message=f"{newest.rows:,} text{'s' * (newest.rows != 1)} in the newest "
+                    f"window: policy.min_rows={self.policy.min_rows} are needed to judge it",
                     value=float(newest.rows),
                     threshold=float(self.policy.min_rows),
                 )
