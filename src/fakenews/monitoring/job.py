@@ -313,7 +313,7 @@ class _Judging:
             policy=self._judge.policy,
             spans=spans,
             judgements=judgements,
-            totals=[_totals(window) for window in windows],
+            totals=[Totals.of(window.totals) for window in windows],
             rows=rows,
             movers=movers(rows, self.reference.rows) if enough else (),
             words=self._words([text for text in texts if text]) if enough else (),
@@ -368,22 +368,6 @@ def _arrivals(window: WindowData) -> Arrivals:
         errors=totals.errors,
         latency_ms=totals.latency_ms.get(_P95),
         truncated=totals.truncated,
-    )
-
-
-def _totals(window: WindowData) -> Totals:
-    totals = window.totals
-    return Totals(
-        rows=totals.rows,
-        unique=totals.unique_texts,
-        errors=totals.errors,
-        latency_ms={f"p{round(100 * at)}": value for at, value in totals.latency_ms.items()}
-        or None,
-        truncated=totals.truncated,
-        unsure=totals.unsure,
-        decided=totals.classes,
-        versions=totals.versions,
-        hourly=[(part.start, part.rows, part.errors or 0) for part in totals.trend],
     )
 
 

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Self
+
+from fakenews.monitoring.windows import Counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,26 @@ class Totals:
     decided: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[str, int] = field(default_factory=dict)
     hourly: Sequence[tuple[datetime, int, int]] = ()
+
+    @classmethod
+    def of(cls, counts: Counts) -> Self:
+        """Those of a window of a log.
+
+        Args:
+            counts: Of it.
+        """
+        return cls(
+            rows=counts.rows,
+            unique=counts.unique_texts,
+            errors=counts.errors,
+            latency_ms={f"p{round(100 * at)}": value for at, value in counts.latency_ms.items()}
+            or None,
+            truncated=counts.truncated,
+            unsure=counts.unsure,
+            decided=counts.classes,
+            versions=counts.versions,
+            hourly=[(part.start, part.rows, part.errors or 0) for part in counts.trend],
+        )
 
     @property
     def error_rate(self) -> float | None:
