@@ -39,11 +39,10 @@ from fakenews.monitoring.windows import LoggedRows, WindowData
 _NAMED = 5  # of many, those that a notice names
 _NOTICES = 20  # of files
 
+# What is computed of a text where a log has that.
+_OF_TEXTS = ("text_sha256", "tokens", "tabular", "embedding", "words")
 # What drift is judged by, beside what every log has.
-_WANTED = (
-    *("id", "text_sha256", "tokens", "tabular", "embedding", "words", "latency_ms", "error"),
-)
-_OF_TEXTS = {"text_sha256", "tokens", "tabular", "embedding", "words"}
+_WANTED = ("id", *_OF_TEXTS, "latency_ms", "error")
 # When an id of the gateway was made, in milliseconds since 1970; 0 of others.
 _MADE = "coalesce(TRY_CAST('0x' || substr(id, 1, 8) || substr(id, 10, 4) AS BIGINT), 0)"
 
@@ -311,7 +310,7 @@ class Log:
         found = self.faults
         there = {*self._columns, *(n for n, as_ in SCORED.items() if as_ in self._columns)}
         if "text" in there:
-            there |= _OF_TEXTS
+            there.update(_OF_TEXTS)
         if self._columns and (absent := [name for name in _WANTED if name not in there]):
             found.append(
                 f"the log has no {', '.join(absent)}: what needs that cannot be judged"

@@ -69,12 +69,10 @@ class Status:
     @property
     def faults(self) -> list[str]:
         """What is not as the state says; nothing while that is being changed."""
-        found: list[str] = []
-        if self.under_way is not None:
-            return found
+        if self.under_way is not None or not self.answers:
+            return []
+        found = []
         for version in self.versions:
-            if not self.answers:
-                break
             if version.added is None:
                 found.append(f"version {version.version} should not be in TorchServe")
             elif version.ready != version.workers:

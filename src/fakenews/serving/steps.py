@@ -13,6 +13,9 @@ from fakenews.serving.versions import Versions
 
 log = logging.getLogger(__name__)
 
+LOCK = "deploy.lock"
+"""In the folder of a deployment: who holds it may change that."""
+
 
 class Step:
     """A step under way.
@@ -29,10 +32,6 @@ class Step:
         self.begun = False
         self.done = False
         self.copied: str | None = None
-
-
-LOCK = "deploy.lock"
-"""In the folder of a deployment: who holds it may change that."""
 
 
 def deploying(
