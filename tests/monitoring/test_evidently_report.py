@@ -65,6 +65,12 @@ def test_an_interpreter_that_cannot_is_told_and_leaves_no_old_page(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_page_that_cannot_be_written_is_told(account: Account, tmp_path: Path) -> None:
+    (tmp_path / "evidently.html").mkdir()
+    with pytest.raises(MonitoringError, match=r"evidently\.html: cannot be written \(Is a dir"):
+        write_evidently(account, tmp_path, python="/bin/false")
+
+
 def test_there_is_none_of_too_few_rows(no_account: Account, tmp_path: Path) -> None:
     assert write_evidently(no_account, tmp_path, python="/bin/false") is None
     assert list(tmp_path.iterdir()) == []

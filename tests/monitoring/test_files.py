@@ -70,7 +70,14 @@ def test_of_a_deployment_only_the_log_is_read(
     assert files.feedback() is None
     (tmp_path / "deployment" / "feedback").mkdir()
     (tmp_path / "deployment" / "feedback" / "2026-11.jsonl").touch()
-    for path in ("deployment", "deployment/predictions", "deployment/predictions/"):
+    for path in (
+        "deployment",
+        "deployment/predictions",
+        "deployment/predictions/",
+        "deployment/predictions/date=2026-11-20",
+        "deployment/predictions/date=2026-11-*/*.parquet",
+        "deployment/predictions/date=2026-11-20/a.parquet",
+    ):
         feedback = LogFiles(tmp_path / path, options=None, work=tmp_path).feedback()
         assert feedback is not None
         assert [file.path for file in feedback.list()] == ["2026-11.jsonl"]

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fakenews.bundle import read_bundle, write_bundle
 from fakenews.data.sample import Drift, generate
-from fakenews.errors import BundleError, ConfigError, MonitoringError
+from fakenews.errors import BundleError, ConfigError, MonitoringError, TrackingError
 from fakenews.holding import holding
 from fakenews.monitoring.answering import Answering
 from fakenews.monitoring.checks import Policy
@@ -264,6 +264,36 @@ def test_a_run_is_logged(bundle: Path, clean: tuple[Path, Any], tmp_path: Path) 
     assert names == {"verdict.json", "report.html", "plots", "monitor.prom"}
 
 
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("sqlite:///no/such/folder/m.db", "tracking_uri: the folder no/such/folder does not"),
+        ("mlruns", "tracking_uri=mlruns: MLflow no longer writes plain folders"),
+        ("http://user:secret@localhost:5000", "tracking_uri holds a password"),
+        ("http://localhost:port", "tracking_uri is no address"),
+    ],
+)
+def test_an_address_that_is_none_is_told_before_anything_is_judged(
+    bundle: Path, clean: tuple[Path, Any], tmp_path: Path, uri: str, said: str
+) -> None:
+    with pytest.raises(TrackingError, match=f"^{said}") as caught:
+        run(bundle, clean[0], tmp_path / "out", tracking_uri=uri)
+    assert "secret" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dead_server_of_mlflow_keeps_nobody_from_being_told(
+    bundle: Path, drifted: Path, tmp_path: Path, make_channel: Callable[..., Any]
+) -> None:
+    told, out = make_channel(), tmp_path / "out"
+    with pytest.raises(
+        MonitoringError, match=r"the MLflow server http://127\.0\.0\.1:9 cannot"
+    ):
+        run(bundle, drifted, out, alerts={"a": told}, tracking_uri="http://127.0.0.1:9")
+    assert (out / "report.html").is_file()
+    assert len(told.messages) == 1
+
+
 @pytest.mark.filterwarnings("ignore:The ..noload.. loader")
 def test_an_interpreter_without_evidently_fails_nothing_else(
     bundle: Path, drifted: Path, tmp_path: Path, make_channel: Callable[..., Any]
@@ -328,6 +358,7 @@ def test_news_are_told_and_what_fails_is_an_error(
     [
         ({"rows": 100}, ConfigError, "give one of every and rows"),
         ({"every": None}, ConfigError, "give one of every and rows"),
+        ({"schedule": 15}, ConfigError, "schedule=15: write a number with s, m, h or d"),
         ({"every": "soon"}, ConfigError, "every=soon"),
         ({"schedule": "often"}, ConfigError, "schedule=often: write a number"),
         ({"log": "absent"}, MonitoringError, "absent"),

@@ -103,9 +103,16 @@ def test_few_labels_measure_nothing(judge: Judge, some_rows: Make):
 
 def test_skipped_comparisons_are_left_out(reference: Reference):
     policy = Policy(skip=("drift.embedding.*", "drift.text*"))
-    keys = {comparison.key for comparison in Judge(reference, policy=policy).comparisons}
+    judge = Judge(reference, policy=policy)
+    keys = {comparison.key for comparison in judge.comparisons}
     assert "drift.tabular.words" in keys
     assert not any("embedding" in key or "text" in key for key in keys)
+    assert judge.notices == ()
+
+
+def test_what_is_skipped_and_is_none_of_the_comparisons_is_told(reference: Reference):
+    judge = Judge(reference, policy=Policy(skip=("drift.txet.*", "drift.embedding.*")))
+    assert judge.notices == ("policy.skip: no comparison is called drift.txet.*",)
 
 
 def test_more_windows_cannot_be_needed_than_there_are():

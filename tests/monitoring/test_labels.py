@@ -133,13 +133,16 @@ def test_labels_that_come_late(look: Look, rows: list[Row], tmp_path: Path) -> N
     )
     labels.to_csv(tmp_path / "labels.csv", index=False)
     found, notices = look(labels=tmp_path / "labels.csv")
-    assert notices == []
+    assert notices == [
+        f"labels contradict each other for 1 prediction, and the last one counts: {ids[2]}"
+    ]
     # A file outranks what people said; its last line on an id counts.
     assert truth(found) == {ids[0]: "fake", ids[1]: "real", ids[2]: "fake"}
     late = labels.iloc[[1, 2]].assign(time=["2026-11-20T10:00:00Z", "2026-11-19T10:00:00Z"])
     late.to_parquet(tmp_path / "labels.parquet")
-    found, _ = look(labels=tmp_path / "labels.parquet")
+    found, notices = look(labels=tmp_path / "labels.parquet")
     assert truth(found)[ids[2]] == "real"  # the later one
+    assert notices == []  # which mends the earlier one
 
 
 def test_labels_of_ids_that_are_unknown(

@@ -5,8 +5,7 @@ Each comparison measures one thing, on a window and on weightings of the referen
 Shapes: N reference rows, B weightings.
 """
 
-from collections.abc import Iterator, Sequence
-from fnmatch import fnmatch
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 from zlib import crc32
 
@@ -254,21 +253,16 @@ class Drop:
         return None if np.isnan(value) else Measure(self.usual - value, self.usual - value)
 
 
-def comparisons(reference: Reference, *, skip: Sequence[str] = ()) -> list[Comparison]:
+def comparisons(reference: Reference) -> list[Comparison]:
     """All that need no labels.
 
     Args:
         reference: What windows are compared with.
-        skip: Keys that are left out, with wildcards: `drift.tabular.*`.
     """
-    return [
-        found
-        for found in _all(reference)
-        if not any(fnmatch(found.key, pattern) for pattern in skip)
-    ]
+    return list(_comparisons(reference))
 
 
-def _all(reference: Reference) -> Iterator[Comparison]:
+def _comparisons(reference: Reference) -> Iterator[Comparison]:
     rows = reference.rows
     for key, values in rows.scored.items():
         _, counts = np.unique(values, return_counts=True)

@@ -35,20 +35,27 @@ def write_evidently(account: Account, folder: Path, *, python: str) -> Path | No
         MonitoringError: It could not be made.
     """
     page = folder / _PAGE
-    page.unlink(missing_ok=True)
-    if account.rows is None or not account.judgements[-1].findings:
-        return None
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".evidently-") as name:
+    try:
+        page.unlink(missing_ok=True)
+        if account.rows is None or not account.judgements[-1].findings:
+            return None
+        _write(account, account.rows, page, python)
+    except OSError as error:
+        raise MonitoringError(f"{page}: cannot be written ({error.strerror})") from error
+    return page
+
+
+def _write(account: Account, new: Rows, page: Path, python: str) -> None:
+    known = account.reference.rows
+    with tempfile.TemporaryDirectory(dir=page.parent, prefix=".evidently-") as name:
         draft = Path(name)
-        known, new = account.reference.rows, account.rows
         # What both have; a log may lack some of it.
         columns = [key for key in known.scored if key in new.scored]
         for part, rows in (("reference", known), ("window", new)):
             made = _table(rows, columns, account.reference.classes)
             made.to_parquet(draft / f"{part}.parquet")
         _run(python, draft)
-        (draft / _PAGE).replace(page)
-    return page
+        (draft / page.name).replace(page)
 
 
 def _table(rows: Rows, columns: Sequence[str], classes: Sequence[str]) -> pd.DataFrame:

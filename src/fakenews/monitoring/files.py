@@ -34,6 +34,7 @@ _PREDICTIONS = "predictions"
 _FEEDBACK = "feedback"
 _PARQUET = SUFFIXES[-2:]
 _MAGIC = re.compile(r"[*?\[]")
+_DEPLOYMENT = re.compile(rf"((?:.*/)?){_PREDICTIONS}(?:/.*)?")
 _DATE = re.compile(r"(?:^|/)date=(\d{4}-\d{2}-\d{2})/")
 _ROWS = 8192  # of lines that become Parquet together
 _BUFFER = 1 << 20
@@ -119,9 +120,11 @@ class LogFiles:
         Raises:
             DataError: The folder cannot be listed.
         """
-        if not self.is_deployment:
+        # Also where single files of a deployment are named.
+        found = _DEPLOYMENT.fullmatch(self._storage.url)
+        if found is None:
             return None
-        base = self._storage.url.removesuffix(_PREDICTIONS) + _FEEDBACK
+        base = found[1] + _FEEDBACK
         if not Storage(base, options=self._options).list():
             return None
         return LogFiles(base, options=self._options, work=self._work)

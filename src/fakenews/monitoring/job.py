@@ -16,7 +16,13 @@ from tqdm.auto import tqdm
 from fakenews.bounds import Count, Positive, PositiveCount
 from fakenews.bundle import BundleContent
 from fakenews.data.validation import RowSchema
-from fakenews.errors import ConfigError, FakeNewsError, Interrupted, MonitoringError
+from fakenews.errors import (
+    ConfigError,
+    FakeNewsError,
+    Interrupted,
+    MonitoringError,
+    TrackingError,
+)
 from fakenews.holding import holding
 from fakenews.monitoring.account import Account
 from fakenews.monitoring.alerts import Channel, Notifier
@@ -36,11 +42,11 @@ from fakenews.monitoring.track import track
 from fakenews.monitoring.verdict import Check, Kind, State, Verdict
 from fakenews.monitoring.windows import WindowData
 from fakenews.predictor import Predictor
+from fakenews.tracking.store import check_address
 
 _log = logging.getLogger(__name__)
 
 _LOG = "a log has the columns time, and prediction, label or probabilities"
-_P95 = 0.95
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -70,7 +76,7 @@ def monitor(
     evidently: str | None = None,
     tracking_uri: str | None = None,
     experiment: str = "monitoring",
-    schedule: str | None = None,
+    schedule: str | int | None = None,
     metrics_host: str = "127.0.0.1",
     metrics_port: Port = 9105,
 ) -> State:
@@ -112,13 +118,17 @@ def monitor(
     Raises:
         ConfigError: Options contradict each other.
         BundleError: The bundle is damaged, or has no reference.
-        MonitoringError: There is no such log, or alerts, metrics or report could not be
-            written; what could be was.
-        TrackingError: MLflow's store refuses us, or has no such model.
+        MonitoringError: There is no such log, or alerts, metrics, report or the run of MLflow
+            could not be written; what could be was.
+        TrackingError: `tracking_uri` is no address of a store, or the registry has no such
+            model.
     """
     if (every is None) == (rows is None):
         raise ConfigError("give one of every and rows: every=null rows=1000, or every=1d")
     pause = None if schedule is None else _pause(schedule)
+    if tracking_uri is not None:
+        # Whether it answers is seen when there is something to log, and people have been told.
+        check_address(tracking_uri, option="tracking_uri")
     answering = Answering(
         bundle=bundle, registered=registered, uri=registry_uri, runs=Path(runs)
     )
@@ -227,7 +237,10 @@ class _Outlet:
                 faults.append(str(error))
         if self.store is not None:
             uri, experiment = self.store
-            track(verdict, files, self.folder, tracking_uri=uri, experiment=experiment)
+            try:
+                track(verdict, files, self.folder, tracking_uri=uri, experiment=experiment)
+            except TrackingError as error:
+                faults.append(str(error))
         if faults:
             raise MonitoringError("; ".join(faults))
 
@@ -290,7 +303,7 @@ class _Judging:
         newest = windows[-1]
         assert rows is not None  # noqa: S101 there is at least one window
         invalid = self._invalid(frame)
-        arrivals = [_arrivals(window) for window in windows]
+        arrivals = [Arrivals.of(window) for window in windows]
         checks: list[Check] = [
             *quality_checks(arrivals, limits=self._limits, invalid=invalid),
             *self._judge.checks(judgements),
@@ -306,7 +319,7 @@ class _Judging:
                 checked_at=now,
                 window=newest.span,
                 checks=tuple(checks),
-                notices=(*notices, *newest.notices),
+                notices=(*self._judge.notices, *notices, *newest.notices),
                 report=shown,
             ),
             reference=self.reference,
@@ -360,17 +373,6 @@ class _Judging:
         return schema_check(given, self._schema, limit=self._limits.invalid)
 
 
-def _arrivals(window: WindowData) -> Arrivals:
-    totals = window.totals
-    return Arrivals(
-        rows=totals.rows,
-        hours=(window.span.end - window.span.start) / timedelta(hours=1),
-        errors=totals.errors,
-        latency_ms=totals.latency_ms.get(_P95),
-        truncated=totals.truncated,
-    )
-
-
 def _no_verdict(name: str, at: datetime, reason: str) -> Verdict:
     return Verdict(
         model=name,
@@ -382,9 +384,9 @@ def _no_verdict(name: str, at: datetime, reason: str) -> Verdict:
     )
 
 
-def _pause(schedule: str) -> float:
+def _pause(schedule: str | int) -> float:
     """Seconds between runs."""
-    found = re.fullmatch(r"(\d{1,5})([smhd])", schedule)
+    found = re.fullmatch(r"(\d{1,5})([smhd])", str(schedule))
     if found is None or int(found[1]) == 0:
         raise ConfigError(f"schedule={schedule}: write a number with s, m, h or d, as in 15m")
     return timedelta(**{_UNITS[found[2]]: int(found[1])}).total_seconds()

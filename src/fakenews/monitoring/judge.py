@@ -1,7 +1,9 @@
 """Windows are judged one by one, and the newest in the light of those before it."""
 
+import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from fakenews.monitoring.checks import Findings, Policy, comparison_check, trend_check
@@ -49,6 +51,9 @@ class Judge:
         policy: What differs, and when that is an alarm.
         seed: Of the resamples.
         progress: Whether bars are shown.
+
+    Attributes:
+        notices: What of the policy has no effect, as sentences.
     """
 
     def __init__(
@@ -68,8 +73,17 @@ class Judge:
             "seed": seed,
             "progress": progress,
         }
-        self.unlabelled = Family(comparisons(reference, skip=policy.skip), **common)
+        made = comparisons(reference)
+        keys = [each.key for each in made]
+        skipped = {pattern: fnmatch.filter(keys, pattern) for pattern in policy.skip}
+        left_out = set(chain.from_iterable(skipped.values()))
+        self.unlabelled = Family([each for each in made if each.key not in left_out], **common)
         self.labelled = Family(measured_drops(reference), **common)
+        self.notices = tuple(
+            f"policy.skip: no comparison is called {pattern}"
+            for pattern, found in skipped.items()
+            if not found
+        )
 
     @property
     def comparisons(self) -> list[Comparison]:

@@ -84,7 +84,7 @@ def read_truth(
             files = labels.list()
             where = labels.name(files[0]) if len(files) == 1 else labels.shown
             wrong = [f"{where}: there are no true labels"]
-        notices += wrong
+        notices += [*wrong, *_contradictions(database)]
     database.execute(
         "CREATE TABLE truth AS SELECT id, label, source, said_by FROM said"
         " QUALIFY row_number() OVER"
@@ -106,6 +106,21 @@ def read_truth(
         {"classes": list(classes)},
     )
     return notices
+
+
+def _contradictions(database: duckdb.DuckDBPyConnection) -> list[str]:
+    """Predictions with several labels at one time: what is later mends what was before."""
+    found = database.execute(
+        "SELECT count(*) OVER (), id FROM said WHERE source = ? AND label IS NOT NULL"
+        " GROUP BY id, said_at HAVING count(DISTINCT label) > 1 ORDER BY id LIMIT 3",
+        [LABELS],
+    ).fetchall()
+    if not found:
+        return []
+    count = found[0][0]
+    ids = ", ".join(str(key)[:60] for _, key in found)
+    predictions = f"{count:,} prediction{'s' * (count != 1)}"
+    return [f"labels contradict each other for {predictions}, and the last one counts: {ids}"]
 
 
 def _read(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from statistics import median
 from typing import Any
 
@@ -10,7 +11,9 @@ import pandas as pd
 from fakenews.bounds import Count, Positive, PositiveCount, Share
 from fakenews.data.validation import RowSchema
 from fakenews.monitoring.verdict import Check, Kind, State
+from fakenews.monitoring.windows import WindowData
 
+_P95 = 0.95
 _SHOWN = 3  # kinds of errors that are named
 
 
@@ -55,6 +58,18 @@ class Arrivals:
     errors: Mapping[str, int] | None
     latency_ms: float | None
     truncated: float | None
+
+    @classmethod
+    def of(cls, window: WindowData) -> "Arrivals":
+        """Those of a window."""
+        totals = window.totals
+        return cls(
+            rows=totals.rows,
+            hours=(window.span.end - window.span.start) / timedelta(hours=1),
+            errors=totals.errors,
+            latency_ms=totals.latency_ms.get(_P95),
+            truncated=totals.truncated,
+        )
 
 
 def quality_checks(

@@ -24,9 +24,37 @@ def check_store(uri: str, *, timeout: float, option: str = "logger.tracking_uri"
     Raises:
         TrackingError: It does not, and why.
     """
+    check_address(uri, option=option)
+    parts = urllib.parse.urlsplit(uri)
+    if parts.scheme == "sqlite":
+        _check_sqlite(sqlite_file(uri), timeout, option)
+    elif parts.scheme in ("http", "https"):
+        address = (parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        try:
+            # Quicker, and clearer when it fails, than the client.
+            with socket.create_connection(address, timeout=timeout):
+                pass
+        except OSError as error:
+            raise TrackingError(
+                f"the MLflow server {public(uri)} cannot be reached "
+                f"({error.strerror or error}): start it, or {_other(option)}"
+            ) from error
+        _ask(uri, timeout, option)
+
+
+def check_address(uri: str, *, option: str) -> None:
+    """Check what no server need be asked for: that the address can be one of a store.
+
+    Args:
+        uri: Of the store.
+        option: By which it was given, for messages.
+
+    Raises:
+        TrackingError: It cannot, it holds a password, or its folder does not exist.
+    """
     try:
         parts = urllib.parse.urlsplit(uri)
-        address = (parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        _ = parts.port
     except ValueError as error:
         raise TrackingError(f"{option} is no address: write http://HOST:PORT") from error
     if parts.password is not None:
@@ -44,19 +72,12 @@ def check_store(uri: str, *, timeout: float, option: str = "logger.tracking_uri"
             f"{option}={uri}: MLflow no longer writes plain folders; use "
             "sqlite:///FILE or a server"
         )
-    if parts.scheme == "sqlite":
-        _check_sqlite(sqlite_file(uri), timeout, option)
-    elif parts.scheme in ("http", "https"):
-        try:
-            # Quicker, and clearer when it fails, than the client.
-            with socket.create_connection(address, timeout=timeout):
-                pass
-        except OSError as error:
-            raise TrackingError(
-                f"the MLflow server {public(uri)} cannot be reached "
-                f"({error.strerror or error}): start it, or {_other(option)}"
-            ) from error
-        _ask(uri, timeout, option)
+    if parts.scheme == "sqlite" and not (folder := sqlite_file(uri).parent).is_dir():
+        # A slip in the path would otherwise leave folders anywhere.
+        raise TrackingError(
+            f"{option}: the folder {folder} does not exist: make it, or "
+            "correct the path (an absolute one has four slashes, as in sqlite:////data/m.db)"
+        )
 
 
 def _ask(uri: str, timeout: float, option: str) -> None:
@@ -85,12 +106,6 @@ def sqlite_file(uri: str) -> Path:
 
 
 def _check_sqlite(path: Path, timeout: float, option: str) -> None:
-    if not path.parent.is_dir():
-        # A slip in the path would otherwise leave folders anywhere.
-        raise TrackingError(
-            f"{option}: the folder {path.parent} does not exist: make it, or "
-            "correct the path (an absolute one has four slashes, as in sqlite:////data/m.db)"
-        )
     try:
         if not path.exists():
             if not os.access(path.parent, os.W_OK):
