@@ -11,7 +11,7 @@ PACKAGE = SRC / "fakenews"
 
 # In the order in which data flows. Modules of one line may import each other.
 ORDER = [
-    ("errors", "bounds", "holding", "launch", "provenance"),
+    ("errors", "bounds", "holding", "launch", "provenance", "terminal"),
     ("data",),
     ("features",),
     ("evaluation",),

@@ -99,7 +99,7 @@ def run(command: Callable[[], Any], *, open_nodes: Sequence[str] = ()) -> None:
     except BrokenPipeError:
         # The reader has had enough, as in `--help | head`: nothing more can be written,
         # not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        launch.without_reader()
         sys.exit(0)
     except (Exception, KeyboardInterrupt) as error:
         stopped = interruption(error)

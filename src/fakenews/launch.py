@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import TextIO
 
 from fakenews.errors import ConfigError
 
@@ -162,3 +163,21 @@ class RankFormatter(logging.Formatter):
         line = super().format(record)
         local, nodes = started()
         return f"[{_rank()}/{local * nodes}] {line}" if local * nodes > 1 else line
+
+
+class OutputHandler(logging.StreamHandler[TextIO]):
+    """Log lines on standard output, for as long as somebody reads it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 of logging
+        """Go on without a reader; anything else is reported as usual."""
+        if isinstance(sys.exception(), BrokenPipeError):
+            without_reader()
+        else:
+            super().handleError(record)
+
+
+def without_reader() -> None:
+    """Let standard output, which nobody reads any more, lead nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -47,9 +47,8 @@ def config(uri: str, tmp_path: Path) -> Config:
             "experiment_name": tmp_path.name,
             "system_metrics": True,
         }
-        return OmegaConf.create(
-            {"seed": 0, "name": "news", "twice": "${seed}", "logger": node | logger}
-        )
+        made = {"seed": 0, "name": "news", "twice": "${seed}", "logger": node | logger}
+        return OmegaConf.create(made | {"sweep": {"storage": f"sqlite:///{tmp_path}/o.db"}})
 
     return make
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import pandas as pd
 from annotated_types import Ge, Le
-from rich.console import Console
 
 from fakenews.bounds import Count, PositiveCount
 from fakenews.bundle import find_bundle, read_bundle, sha256
@@ -23,6 +22,7 @@ from fakenews.evaluation.report import Evaluation, table, write
 from fakenews.evaluation.report import evaluate as evaluate_logits
 from fakenews.inference.settings import data_setting
 from fakenews.predictor import Predictor
+from fakenews.terminal import show
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def evaluate(
     folder = Path(out)
     write(evaluation, figures, folder)
     write_json(folder / "source.json", _source(bundle, found))
-    Console().print(table(evaluation))
+    show(table(evaluation))
     log.info("report: %s", folder / "report.html")
     return evaluation
 

@@ -8,7 +8,6 @@ from itertools import chain
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
@@ -22,6 +21,7 @@ from fakenews.inference.columns import added_columns, added_names, check_names
 from fakenews.inference.settings import data_setting
 from fakenews.inference.writers import check_output, table_writer
 from fakenews.predictor import Prediction, Predictor
+from fakenews.terminal import show
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def predict(
     predictor = Predictor.from_content(content, device=device, batch_size=batch_size)
     if path is None or out is None:
         found = predictor.predict(texts or [])
-        Console().print(_table(texts or [], found, predictor.classes))
+        show(_table(texts or [], found, predictor.classes))
         if found and all(row.label is None for row in found):
             raise DataError(f"no text could be scored, the first because {found[0].error}")
         return

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from tqdm.auto import tqdm
 
 from fakenews.bounds import Count, Positive, PositiveCount
@@ -42,6 +41,7 @@ from fakenews.monitoring.track import track
 from fakenews.monitoring.verdict import Check, Kind, State, Verdict
 from fakenews.monitoring.windows import WindowData
 from fakenews.predictor import Predictor
+from fakenews.terminal import show
 from fakenews.tracking.store import check_address
 
 _log = logging.getLogger(__name__)
@@ -227,7 +227,7 @@ class _Outlet:
         files = write(account, self.folder)
         self.metrics.judged(verdict)
         files.append(self.metrics.write(self.folder))
-        Console().print(table(account))
+        show(table(account))
         faults = self.notifier.notify(verdict)
         if self.evidently is not None:
             try:

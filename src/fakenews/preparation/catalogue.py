@@ -2,12 +2,12 @@
 
 import logging
 
-from rich.console import Console
 from rich.table import Table
 
 from fakenews.data.shards import MANIFEST, SPLITS, read_manifest
 from fakenews.data.storage import Storage
 from fakenews.errors import DataError
+from fakenews.terminal import Terminal
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def show(storage: Storage) -> None:
             manifest.data_hash[:8],
             ", ".join(sources[:3]) + f" and {len(sources) - 3} more" * (len(sources) > 3),
         )
-    Console().print(table)
+    Terminal().print(table)
 
 
 def _size(count: float) -> str:

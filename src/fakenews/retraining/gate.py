@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from fakenews.evaluation.metrics import Floats, Sample
 from fakenews.retraining import behaviour
@@ -34,6 +33,7 @@ from fakenews.retraining.tripwires import (
     slice_check,
     slice_figures,
 )
+from fakenews.terminal import show
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def gate(
         judged_at=datetime.now(UTC),
     )
     write(verdict, Path(out))
-    Console().print(table(verdict))
+    show(table(verdict))
     _log.info("report: %s", Path(out) / "gate.html")
     return verdict
 

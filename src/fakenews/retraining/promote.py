@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, TypedDict
 from annotated_types import Gt, Lt
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 
 from fakenews.bounds import NonNegative, Positive, PositiveCount
 from fakenews.config import check, name_faults, option_faults
@@ -28,6 +27,7 @@ from fakenews.serving.deploy import ServeOptions, misplaced
 from fakenews.serving.deployment import Deployment
 from fakenews.serving.export import ArchiveOptions, export_bundle
 from fakenews.serving.state import read_state
+from fakenews.terminal import show
 
 Action = Literal["status", "promote", "rollback", "challenge"]
 
@@ -218,4 +218,4 @@ def _show(cfg: DictConfig) -> None:
         json.dump(overview.plain(), sys.stdout, indent=2, ensure_ascii=False)
         sys.stdout.write("\n")
     else:
-        Console().print(shown(overview))
+        show(shown(overview))

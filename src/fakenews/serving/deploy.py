@@ -10,13 +10,13 @@ from annotated_types import Gt, Lt
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 
 from fakenews.bounds import NonNegative, PositiveCount
 from fakenews.config import check, name_faults, option_faults
 from fakenews.serving.deployment import Deployment
 from fakenews.serving.management import Management
 from fakenews.serving.status import read_status, shown
+from fakenews.terminal import show
 
 Action = Literal[
     "deploy",
@@ -181,7 +181,7 @@ def _show(cfg: DictConfig, deployment: Deployment, client: Management) -> None:
         json.dump(status.plain(), sys.stdout, indent=2, ensure_ascii=False)
         sys.stdout.write("\n")
     else:
-        Console().print(shown(status))
+        show(shown(status))
 
 
 def _version(cfg: DictConfig) -> str | None:

@@ -11,7 +11,6 @@ from typing import Any, TypedDict
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from fakenews.bundle import MANIFEST, BundleContent, find_bundle, read_bundle
@@ -22,6 +21,7 @@ from fakenews.predictor import Predictor
 from fakenews.serving.archive import Made, ModelConfig, write_archive
 from fakenews.serving.golden import golden_predictions
 from fakenews.serving.optimise import Comparison, Tolerances, optimise
+from fakenews.terminal import show
 from fakenews.tracking.artifacts import download_bundle, run_of_model
 from fakenews.tracking.folder import latest_finished
 
@@ -122,7 +122,7 @@ def export_bundle(
         original = json.loads((find_bundle(folder) / MANIFEST).read_text("utf-8"))["sha256"]
     content, comparison = optimise(content, engine, tolerances=tolerances)
     if comparison is not None:
-        Console().print(comparison_table(comparison, content))
+        show(comparison_table(comparison, content))
     content = dataclasses.replace(
         content,
         golden=golden_predictions(

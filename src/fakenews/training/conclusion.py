@@ -12,7 +12,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from rich.console import Console
 
 from fakenews.bundle import BundleContent, write_bundle
 from fakenews.config import plain
@@ -27,6 +26,7 @@ from fakenews.inference.evaluate import evaluate_frame
 from fakenews.models.tfidf import TfidfClassifier
 from fakenews.predictor import Predictor
 from fakenews.provenance import SHAPE_MODELS, versions
+from fakenews.terminal import show
 from fakenews.tracking.card import write_cards
 from fakenews.tracking.facts import Facts
 from fakenews.tracking.run import Run
@@ -125,8 +125,7 @@ def conclude(
         card=instantiate(cfg.card),
     )
     run.describe(facts.summary, write_cards(facts, run.folder.path))
-    console = Console()
-    console.print(f"[bold]{shown}[/bold]", table(evaluations[shown]))
+    show(f"[bold]{shown}[/bold]", table(evaluations[shown]))
     for name in evaluations[shown].never_decided:
         log.warning(
             "the model never decides for %s: try model.class_weights=balanced, another "

@@ -21,7 +21,6 @@ from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from optuna import TrialPruned
-from rich.console import Console
 
 from fakenews.config import check, plain
 from fakenews.data.dataset import LabelledData
@@ -29,6 +28,7 @@ from fakenews.errors import ConfigError, TrainingError, resumable
 from fakenews.inference.latency import latency
 from fakenews.launch import check_world, is_main_process, restarts
 from fakenews.rules import is_sharded, training_rules, world_size
+from fakenews.terminal import show
 from fakenews.tracking.folder import LAST, RESULT, RunFolder, read_record
 from fakenews.tracking.mlflow import is_mlflow
 from fakenews.tracking.resume import changed_options, recorded, refuse_changes
@@ -362,9 +362,7 @@ def load_data(cfg: DictConfig, folder: Path) -> LabelledData:
                 "data that have changed; restore them, or start without resume"
             )
     if cfg.get("sweep") is None:
-        console = Console()
-        for part in dataset.audit.table():
-            console.print(part)
+        show(*dataset.audit.table())
         for warning in dataset.audit.warnings:
             log.warning(warning)
     return dataset

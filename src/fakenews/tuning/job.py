@@ -20,12 +20,12 @@ from omegaconf import DictConfig
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import Trial
-from rich.console import Console
 
 from fakenews.config import CONF, check, plain, set_output, task
 from fakenews.errors import ConfigError, TuningError, resumable
 from fakenews.launch import core_share
 from fakenews.rules import sweep_rules, training_rules
+from fakenews.terminal import show
 from fakenews.tuning.best import write_best
 from fakenews.tuning.queue import TrialQueue
 from fakenews.tuning.report import summary, write_report
@@ -88,7 +88,7 @@ def search(
     if found is not None and queue(found).is_done():
         log.info("the study %s has its %d trials: nothing to do", sweep.study, n_trials)
         if (folder / "report.html").is_file():
-            Console().print(summary(found))
+            show(summary(found))
         else:
             conclude(cfg, found, folder)
         return
@@ -131,7 +131,7 @@ def conclude(cfg: DictConfig, study: Study, folder: Path) -> Path:
     """
     report = write_report(study, folder)
     best = write_best(study, CONF, root=Path(cfg.paths.root))
-    Console().print(report.summary)
+    show(report.summary)
     log.info("report: %s", report.page)
     if best is not None:
         log.info("the best configuration: python train.py experiment=%s", best.stem)

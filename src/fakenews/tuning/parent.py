@@ -13,6 +13,7 @@ from fakenews.errors import Interrupted
 from fakenews.tracking.mlflow import MLflowTracker, is_mlflow
 from fakenews.tracking.store import check_store
 from fakenews.tuning.queue import is_counted
+from fakenews.tuning.storage import patiently
 
 
 class ParentRun:
@@ -27,12 +28,14 @@ class ParentRun:
 
     def __init__(self, cfg: DictConfig, study: Study) -> None:
         self._study = study
+        self._storage: str = cfg.sweep.storage
         self._finished = False
         self._tracker: MLflowTracker | None = None
         if is_mlflow(cfg.logger):
+            before = patiently(lambda: study.user_attrs.get("mlflow_run_id"), self._storage)
             self._tracker = instantiate(
                 cfg.logger,
-                run_id=_known(cfg.logger, study.user_attrs.get("mlflow_run_id")),
+                run_id=_known(cfg.logger, before),
                 run_name=study.study_name,
                 system_metrics=False,
             )
@@ -43,7 +46,7 @@ class ParentRun:
             run_id = self._tracker.begin(
                 parameters=self._config, tags={"optuna.study": self._study.study_name}
             )
-            self._study.set_user_attr("mlflow_run_id", run_id)
+            patiently(lambda: self._study.set_user_attr("mlflow_run_id", run_id), self._storage)
         return self
 
     def finish(self, folder: Path) -> None:

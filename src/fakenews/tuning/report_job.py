@@ -11,10 +11,10 @@ from typing import TypedDict
 import optuna
 from omegaconf import DictConfig, OmegaConf
 from optuna.storages import RDBStorage
-from rich.console import Console
 
 from fakenews.config import CONF, check, closest, option_faults
 from fakenews.errors import TuningError
+from fakenews.terminal import show
 from fakenews.tracking.store import public, sqlite_file
 from fakenews.tuning.best import write_best
 from fakenews.tuning.report import write_report
@@ -58,7 +58,7 @@ def report_sweep(cfg: DictConfig) -> None:
         study = optuna.load_study(study_name=str(name), storage=storage)
         report = write_report(study, Path(cfg.out))
         best = write_best(study, CONF, root=Path(cfg.paths.root))
-    Console().print(report.summary)
+    show(report.summary)
     log.info("%s has it all", report.page)
     if best is not None:
         log.info("%s is the best trial: python train.py experiment=%s", best, best.stem)

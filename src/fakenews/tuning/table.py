@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fakenews.terminal import Terminal
 from fakenews.tuning.queue import TrialQueue, is_counted, why_failed
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Watch:
     ) -> None:
         self._queue = queue
         self._objectives = objectives
-        self._console = console or Console()
+        self._console = console or Terminal()
         self._seen = {trial.number for trial in queue.trials() if trial.state.is_finished()}
         self._live: Live | None = None
 
