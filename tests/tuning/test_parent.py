@@ -177,9 +177,10 @@ def test_of_several_objectives_all_values_are_logged(
     "target", ["fakenews.tracking.none", "lightning.pytorch.loggers.CSVLogger"]
 )
 def test_without_mlflow_there_is_no_run(
-    target: str, study: Study, folder: Path, tmp_path: Path
+    target: str, config: Config, study: Study, folder: Path, tmp_path: Path
 ) -> None:
-    cfg = OmegaConf.create({"seed": 0, "logger": {"_target_": target}})
+    cfg = config()
+    cfg.logger = {"_target_": target}
     before = sorted(tmp_path.rglob("*"))
     with ParentRun(cfg, study) as parent:
         parent.finish(folder)
