@@ -66,7 +66,7 @@ def run(setting: Setting, seed: int, extra: list[str]) -> dict[str, float]:
             "logger=none",
             "bootstrap=100",
             f"name=quality-{setting.name}",
-            f"hydra.run.dir={folder}",
+            f"hydra.run.dir='{folder}'",
             *extra,
         ]
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +87,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("overrides", nargs="*", help="further overrides of train.py")
     arguments = parser.parse_args()
+    # Those after --models are taken for some.
+    arguments.overrides += [name for name in arguments.models if "=" in name]
+    arguments.models = [name for name in arguments.models if "=" not in name]
     if not (arguments.covid or arguments.constraint):
         parser.error("give --covid or --constraint")
     print(f"| setting, {len(arguments.seeds)} seeds | {' | '.join(SHOWN)} |")
