@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Models here are tiny, and other tests run beside these.
+torch.set_num_threads(1)
+
 # A job in the background starts with SIGINT ignored, and so would all processes of tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
+@cache
 def all_packages() -> list[str]:
     """Every installed package as `name==version`, sorted."""
     return sorted(

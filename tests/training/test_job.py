@@ -78,6 +78,7 @@ def job(tmp_path: Path, cache: Path) -> Job:
                 [
                     "encoder=tiny",
                     "features=headline",
+                    "threads=1",
                     "loader.batch_size=32",
                     "trainer.max_epochs=1",
                     "logger=none",
