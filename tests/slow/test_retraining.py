@@ -481,16 +481,50 @@ def test_the_scheduler_runs_what_is_asked_for(airflow: Airflow) -> None:
     assert airflow.place.record(cycle, "decide")["outcome"] == "end"
 
 
-def test_dags_are_read_for_pods_too(airflow: Airflow) -> None:
-    source = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import fakenews; "
-        "print(type(fakenews.tasks[0]).__name__, [task.task_id for task in fakenews.tasks])"
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Path]:
+    """The folder of a stand-in for Kubernetes, which no machine of tests has."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    node = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "slow" / "kubernetes_stand_in.py"), str(folder)]
     )
-    done = subprocess.run(
-        [str(VENV / "bin" / "python"), "-W", "ignore", "-c", source, str(DAGS)],
-        env=os.environ | airflow.variables | {"FAKENEWS_RUNNER": "kubernetes"},
-        capture_output=True,
-        text=True,
-        check=False,
+    deadline = time.monotonic() + 60
+    while not (folder / "kubeconfig").exists():
+        assert node.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    yield folder
+    node.kill()
+    node.wait()
+
+
+def test_tasks_are_pods(airflow: Airflow, cluster: Path) -> None:
+    variables = {
+        "FAKENEWS_RUNNER": "kubernetes",
+        "FAKENEWS_IMAGE": "registry.example/retrain:1",
+        "KUBECONFIG": str(cluster / "kubeconfig"),
+        "AIRFLOW_CONN_KUBERNETES_DEFAULT": '{"conn_type": "kubernetes"}',
+    }
+    states = airflow.retrain("policy.new_labels=100000", **variables)
+    assert states.pop("notify") == states.pop("run") == "success", states
+    assert set(states.values()) == {"skipped"}
+    (cycle,) = (path.name for path in (airflow.place.root / "retraining").iterdir())
+    assert airflow.place.record(cycle, "decide")["outcome"] == "end"
+    pods = [json.loads(path.read_text()) for path in cluster.glob("fakenews-*.json")]
+    assert sorted(pod["metadata"]["labels"]["task_id"] for pod in pods) == ["decide", "notify"]
+    for pod in pods:
+        (container,) = pod["spec"]["containers"]
+        assert container["image"] == "registry.example/retrain:1"
+        assert container["volumeMounts"] == [{"name": "data", "mountPath": "/data"}]
+        assert pod["spec"]["serviceAccountName"] == "training"
+    # A pod that fails is tried again, as another pod.
+    for pod in cluster.glob("fakenews-*.json"):
+        pod.unlink()
+    states = airflow.retrain(
+        f"tracking_uri=sqlite:///{airflow.place.root}/no.db",
+        FAKENEWS_RETRY_SECONDS="0.1",
+        **variables,
     )
-    assert done.stdout.splitlines()[-1] == f"KubernetesPodOperator {list(STEPS)}", done.stderr
+    assert states["decide"] == states["run"] == "failed", states
+    assert len(list(cluster.glob("fakenews-decide-*.json"))) == 3
