@@ -2,9 +2,9 @@
 
     python tests/slow/kubernetes_stand_in.py FOLDER
 
-Every pod is checked against Kubernetes' own schema, and left as FOLDER/NAME.json. Its line runs
-in this working copy, with this interpreter as `python`, in place of the image. FOLDER/kubeconfig
-appears when it answers.
+Every pod is checked against Kubernetes' own schema, and left as FOLDER/NAME.json. Its line
+runs in this working copy, with this interpreter as `python`, in place of the image.
+FOLDER/kubeconfig appears when it answers.
 """
 
 import json
