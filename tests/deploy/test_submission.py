@@ -390,7 +390,14 @@ def test_what_was_half_created_is_taken_back(cluster: Cluster) -> None:
 def test_a_real_client_without_a_cluster_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    # Without any, kubectl asks port 8080 of this machine, where TorchServe may answer.
+    config = tmp_path / "config"
+    config.write_text(
+        "{apiVersion: v1, kind: Config, current-context: here, "
+        "contexts: [{name: here, context: {cluster: here}}], "
+        "clusters: [{name: here, cluster: {server: 'http://127.0.0.1:9'}}]}"
+    )
+    monkeypatch.setenv("KUBECONFIG", str(config))
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(ClusterError, match="cannot be reached") as caught:
         _cluster().submit(JOB)
