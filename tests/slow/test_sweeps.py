@@ -89,7 +89,7 @@ class Sweep:
                 return trials
             running = [process for process in self.processes if process.poll() is None]
             assert running, [process.communicate()[0] for process in self.processes]
-            time.sleep(0.05)
+            time.sleep(0.25)  # a look takes a sixth of that
         raise AssertionError("it did not happen")
 
 
