@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fakenews.errors import RetrainingError, ServingError, TrackingError
+from fakenews.errors import Interrupted, RetrainingError, ServingError, TrackingError
 from fakenews.retraining.halves import Halves
 from fakenews.retraining.journal import JOURNAL, Journal
 from fakenews.retraining.promotion import Promotion
@@ -21,6 +21,7 @@ from fakenews.retraining.registry import Registry
 from fakenews.retraining.served import How, Serving
 from fakenews.retraining.standing import Aliases
 from fakenews.serving.state import change_state
+from fakenews.serving.versions import Versions
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader")
 
@@ -115,6 +116,34 @@ def test_serving_that_fails_leaves_the_registry_as_it_was(
     done = look()
     assert done["aliases"] != start["aliases"]
     assert done["state"] != start["state"]
+
+
+def test_what_is_stopped_before_it_has_tidied_up_is_finished_by_the_next(
+    promotion: Promotion,
+    look: Look,
+    tmp_path: Path,
+    stand_in: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    promotion.promote(1)
+    promotion.promote(2)
+    old = look()["state"].champion
+
+    def stop(*_: object) -> None:
+        raise Interrupted("terminated", status=143)
+
+    monkeypatch.setattr(Versions, "_drain", stop)
+    with pytest.raises(Interrupted):
+        promotion.promote(3)
+    monkeypatch.undo()
+    done = look()
+    assert done["aliases"].champion == 3
+    assert stand_in.models[old]["workers"]
+    assert (tmp_path / JOURNAL).exists()
+    assert not promotion.promote(3)  # the champion already
+    assert not (tmp_path / JOURNAL).exists()
+    assert look() == done
+    assert old not in stand_in.models
 
 
 def test_a_registry_that_cannot_be_asked_any_more(

@@ -140,9 +140,56 @@ def test_an_alarm_is_a_reason(again: Retrain, tmp_path: Path) -> None:
     assert again(step="train", cycle="two", policy=policy) is Outcome.END
 
 
-def test_a_step_whose_turn_it_is_not_is_named(again: Retrain) -> None:
+def test_a_step_whose_turn_it_is_not_is_named(again: Retrain, tmp_path: Path) -> None:
+    with pytest.raises(
+        RetrainingError, match=r"there is no cycle .*one: begin one by step=dec"
+    ):
+        again(step="gate", cycle="one")
+    with pytest.raises(RetrainingError, match=r"no cycle of \S+ is open: begin one by"):
+        again(step="gate")
+    assert not (tmp_path / "retraining").exists()
+    policy = Policy(least_labels=0)
+    assert again(step="decide", cycle="one", policy=policy, reason="why not") is Outcome.NEXT
     with pytest.raises(RetrainingError, match="has not done step="):
         again(step="gate", cycle="one")
+
+
+def test_who_asks_is_heard_by_a_cycle_that_was_begun_without_a_reason(
+    again: Retrain, tmp_path: Path
+) -> None:
+    policy = Policy(least_labels=0)
+    (tmp_path / "verdict.json").write_text("damaged")
+    with pytest.raises(RetrainingError, match="is no verdict of the monitor"):
+        again(step="all", policy=policy)
+    (tmp_path / "verdict.json").unlink()
+    assert again(step="decide", reason="I want it", policy=policy) is Outcome.NEXT
+    (folder,) = (tmp_path / "retraining").iterdir()
+    assert json.loads((folder / "cycle.json").read_text())["reason"] == "I want it"
+
+
+def test_who_asks_gets_another_cycle_than_one_that_ended(
+    again: Retrain, tmp_path: Path
+) -> None:
+    policy = Policy(least_labels=0)
+    assert again(step="decide", cycle="one", policy=policy) is Outcome.END
+    assert again(step="decide", reason="I want it", policy=policy) is Outcome.NEXT
+    assert len(list((tmp_path / "retraining").iterdir())) == 2
+
+
+def test_a_bundle_that_is_damaged_in_the_store_is_told_and_mended_there(
+    again: Retrain, store: Path, tmp_path: Path
+) -> None:
+    (weights,) = store.parent.glob("artifacts/*/artifacts/bundle/weights.safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:100])
+    said = r"champion, run \w+, is damaged in the MLflow store .*weights.*: restore it there"
+    with pytest.raises(RetrainingError, match=said):
+        again(cycle="one")
+    folder = tmp_path / "retraining" / "one"
+    assert not (folder / "champion").exists()
+    assert not (folder / ".champion").exists()
+    weights.write_bytes(whole)
+    assert again(cycle="one") is Outcome.END
 
 
 def test_a_failure_is_told_and_the_cycle_goes_on_later(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 
 from fakenews.retraining.new_labels import count_new_labels
@@ -32,6 +33,14 @@ def test_labels_that_a_base_does_not_have(
     more = label([*rows["text"], "New", None, "Odd"], [*labels, "fake", "fake", "satire"])
     assert count_new_labels(base=tmp_path, **more) == 2
     assert count_new_labels(base=tmp_path) == 0
+
+
+def test_labels_without_texts_are_none_and_told(
+    run: Path, label: Label, caplog: pytest.LogCaptureFixture
+):
+    assert count_new_labels(base=run, **label([None], ["fake"])) == 0
+    (told,) = caplog.messages
+    assert told.startswith("1 labelled predictions have no text in the log")
 
 
 def test_labels_of_a_table(first: tuple[Path, dict[str, Path]], tmp_path: Path):

@@ -11,7 +11,7 @@ one is not done again, whoever asks for it, and one that was killed is.
 
 import re
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -116,7 +116,7 @@ class Cycle:
         Args:
             folder: Of the cycle.
             name: Of the registered model.
-            reason: See `Origin`; of a cycle that has begun, what was said then counts.
+            reason: See `Origin`; of a cycle that was decided on, what was said then counts.
 
         Raises:
             ConfigError: The cycle is another model's.
@@ -135,6 +135,10 @@ class Cycle:
         for step in STEPS:
             if (path := folder / f"{step}.json").is_file():
                 cycle._done[step] = _read(path, Record)
+        if reason is not None and cycle.origin.reason is None and STEPS[0] not in cycle:
+            origin = cycle.origin.model_copy(update={"reason": reason})
+            _write(folder / _CYCLE, origin)
+            cycle = replace(cycle, origin=origin)
         return cycle
 
     def __getitem__(self, step: Step) -> Record:
@@ -185,13 +189,14 @@ class Cycle:
         return holding(lock, work="cycle", action=step, error=RetrainingError)
 
 
-def find(cycles: Path, cycle: str | None, *, name: str) -> Path:
+def find(cycles: Path, cycle: str | None, *, name: str, reason: str | None = None) -> Path:
     """The folder of the cycle that is meant.
 
     Args:
         cycles: Folder of all.
         cycle: Its name; None: the newest of the model that is unfinished, or else a new one.
         name: Of the registered model.
+        reason: See `Origin`; who has one is not served by a cycle that had none, and ended.
 
     Raises:
         ConfigError: A cycle cannot have that name.
@@ -202,9 +207,14 @@ def find(cycles: Path, cycle: str | None, *, name: str) -> Path:
             raise ConfigError(f"cycle={cycle} is no name: give letters, digits and ._+-")
         return cycles / cycle
     for folder in sorted(_all(cycles), reverse=True):
-        unfinished = not (folder / f"{STEPS[-1]}.json").is_file()
-        if unfinished and _read(folder / _CYCLE, Origin).name == name:
-            return folder
+        if (folder / f"{STEPS[-1]}.json").is_file():
+            continue
+        if _read(folder / _CYCLE, Origin).name != name:
+            continue
+        decided = folder / f"{STEPS[0]}.json"
+        if reason and decided.is_file() and _read(decided, Record).outcome is Outcome.END:
+            continue
+        return folder
     return cycles / f"{datetime.now(UTC):%Y-%m-%d_%H-%M-%S}"
 
 

@@ -239,6 +239,12 @@ class _Making:
         found = read_feedback(
             self.sources, read, classes=self.base.classes, columns=columns, work=self.work
         )
+        if found.textless and not found.rows:
+            raise RetrainingError(
+                f"{self.sources.log}: {found.textless:,} predictions have a label and none has "
+                "a text, from which nothing can be learnt: set serve.gateway.log.text=true, "
+                "and those that come from then on can"
+            )
         files = [read]
         # What was labelled before, and may not be in the log any more.
         if self.base.folder is not None and (self.base.folder / FEEDBACK).is_file():

@@ -72,7 +72,7 @@ def read_feedback(
         work: Folder for what is made on the way.
 
     Raises:
-        RetrainingError: The log has labels, and no texts.
+        RetrainingError: A table of labels cannot be used.
         MonitoringError: There is no such log or table, or the disk is full.
     """
     found = Found()
@@ -91,8 +91,8 @@ def read_feedback(
                     write(batch)
             elif sources.log is None:
                 raise RetrainingError(
-                    f"{tables.shown} has no column text, and there is no log that its ids are "
-                    "of: give the log, or labels with texts"
+                    f"{_where(tables)} has no column text, and there is no log that its ids "
+                    "are of: give the log, or labels with texts"
                 )
             else:
                 by_id = sources.labels
@@ -100,16 +100,10 @@ def read_feedback(
             read = replace(sources, labels=by_id)
             for batch in _of_log(read, found, classes=classes, columns=columns, work=work):
                 write(batch)
-    if found.textless and not found.rows:
-        raise RetrainingError(
-            f"{sources.log}: {found.textless:,} predictions have a label and none has a text, "
-            "from which nothing can be learnt: set serve.gateway.log.text=true, and those "
-            "that come from then on can"
-        )
     if found.textless:
         found.notices.append(
             f"{found.textless:,} labelled predictions have no text in the log, and cannot be "
-            "learnt from (serve.gateway.log.text)"
+            "learnt from: set serve.gateway.log.text=true, and those that come from then on can"
         )
     return found
 
@@ -161,13 +155,21 @@ def _row(columns: Columns, row: dict[Any, Any]) -> dict[str, Any]:
 
 def _has_texts(tables: LogFiles) -> bool:
     """Whether the first file that can be read has texts."""
+    fault: DataError | None = None
     for file in tables.list():
         try:
             with tables.parquet(file) as (reader, _):
                 return "text" in reader.schema_arrow.names
-        except DataError:
-            continue
-    raise RetrainingError(f"{tables.shown} has no table that can be read: mend the path")
+        except DataError as error:
+            fault = fault or error
+    raise RetrainingError(
+        f"{_where(tables)}: there is no table that can be read: {fault or 'mend the path'}"
+    ) from fault
+
+
+def _where(tables: LogFiles) -> str:
+    files = tables.list()
+    return tables.name(files[0]) if len(files) == 1 else tables.shown
 
 
 def _of_tables(

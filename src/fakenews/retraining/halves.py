@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from fakenews.errors import FakeNewsError, RetrainingError
+from fakenews.errors import FakeNewsError, RetrainingError, interruption
 from fakenews.retraining.journal import Entry, Half, Journal
 from fakenews.retraining.registry import Registry
 from fakenews.retraining.served import Serving, trial
@@ -86,7 +86,8 @@ class Halves:
         except BaseException as error:
             # Refused moves have changed no alias; of others we cannot know.
             touched = asked and not isinstance(error, RetrainingError)
-            if self._is_one_or_other(entry, touched=touched):
+            stopped = interruption(error) is not None
+            if self._is_settled(entry, touched=touched, stopped=stopped):
                 self._journal.clear()
             else:
                 log.warning(
@@ -166,8 +167,11 @@ class Halves:
                 f"on trial {trial(state)}): look at action=status, and ask again"
             )
 
-    def _is_one_or_other(self, entry: Entry, *, touched: bool) -> bool:
-        """Whether both halves are as before, or both as they are to be."""
+    def _is_settled(self, entry: Entry, *, touched: bool, stopped: bool) -> bool:
+        """Whether both halves are as before, or both as they are to be.
+
+        What was stopped then has not tidied up: it is not settled.
+        """
         try:
             back = forth = True
             if entry.serving is not None:
@@ -184,7 +188,7 @@ class Halves:
             for name, pair in named.items()
         ]
         back = back and found.aliases == entry.before
-        forth = forth and found.aliases == entry.after
+        forth = forth and found.aliases == entry.after and not stopped
         return (back and all(value == old for value, old, _ in tags)) or (
             forth and all(value == new for value, _, new in tags)
         )

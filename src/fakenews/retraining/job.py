@@ -17,6 +17,9 @@ from fakenews.retraining.steps import DO, read_report
 
 log = logging.getLogger(__name__)
 
+# What begins a cycle; `notify` tells of one that could not even be begun.
+_FIRST = ("all", "decide", "notify")
+
 
 def retrain(
     *,
@@ -44,7 +47,7 @@ def retrain(
     Args:
         name: Of the registered model, whose champion is to be replaced.
         step: `all`, one step, or `alarm`, which only says whether the last report is one.
-        cycle: Name of the cycle; None: that which is unfinished, or else a new one.
+        cycle: Name of the cycle; None: the newest that is unfinished, or else a new one.
         cycles: Folder of all.
         reason: Why somebody asks for a retraining; None or empty: nobody does.
         tracking_uri: MLflow's store.
@@ -72,7 +75,9 @@ def retrain(
     """
     if step == "alarm":
         found = read_report(Path(report))
-        return Outcome.NEXT if found and found["state"] == State.ALARM else Outcome.END
+        state = None if found is None else found["state"]
+        log.info("report=%s: %s", report, state or "there is none")
+        return Outcome.NEXT if state == State.ALARM else Outcome.END
     setting = Setting(
         name=name,
         tracking_uri=tracking_uri,
@@ -87,9 +92,11 @@ def retrain(
         root=Path(root),
         paths=[f"paths.root={data_root}", f"paths.cache={cache}"],
     )
-    current = Cycle.begin(
-        find(Path(cycles), cycle, name=name), name=name, reason=reason or None
-    )
+    folder = find(Path(cycles), cycle, name=name, reason=reason or None)
+    if step not in _FIRST and not folder.is_dir():
+        lacking = f"there is no cycle {folder}" if cycle else f"no cycle of {name} is open"
+        raise RetrainingError(f"{lacking}: begin one by step=decide, or give another cycle")
+    current = Cycle.begin(folder, name=name, reason=reason or None)
     channels = alerts or {}
     with current.held(step):
         if step == "notify":

@@ -1,5 +1,6 @@
 """How many labels there are that no training has seen."""
 
+import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from fakenews.retraining.dataset import database_in, told
 from fakenews.retraining.feedback import Sources, read_feedback
 from fakenews.retraining.parts import FEEDBACK
 from fakenews.retraining.rows import Columns
+
+_log = logging.getLogger(__name__)
 
 _WHAT = "label, coalesce(id, text) AS said FROM read_parquet"
 
@@ -38,7 +41,7 @@ def count_new_labels(
         memory: Most that a database takes.
 
     Raises:
-        RetrainingError: The base is none, the log has labels and no texts, or the disk is full.
+        RetrainingError: The base is none, or the disk is full.
         FakeNewsError: Something that is read cannot be.
     """
     classes, columns = classes_of(base), Columns()
@@ -52,7 +55,9 @@ def count_new_labels(
     with tempfile.TemporaryDirectory(prefix="fakenews-labels-") as name, told(Path(name)):
         work = Path(name)
         new, known = work / "new.parquet", work / "known.parquet"
-        read_feedback(sources, new, classes=classes, columns=columns, work=work)
+        found = read_feedback(sources, new, classes=classes, columns=columns, work=work)
+        for notice in found.notices:
+            _log.warning(notice)
         earlier = dataset_of(base)
         if earlier is not None and (earlier / FEEDBACK).is_file():
             known = earlier / FEEDBACK

@@ -113,7 +113,7 @@ class Overview:
 def shown(overview: Overview) -> Group:
     """The status for people."""
     table = Table(
-        *("", "is", "served as", "gate", *_METRICS.values(), "archive"),
+        *("version", "is", "served as", "gate", *_METRICS.values(), "archive"),
         title=Text(overview.standing.model),
         title_justify="left",
         box=box.SIMPLE,

@@ -126,6 +126,8 @@ class Promotion:
             if how is None or self._serving is None:
                 if gate is not None:
                     self._note(found, gate)
+                    if (said := standing.objection(found, gate)) is not None:
+                        log.warning("version %d may not answer: %s", version, said)
                 elif after == standing.aliases:
                     log.info("version %d is the challenger already", version)
                     return False

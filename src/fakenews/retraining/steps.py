@@ -15,15 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fakenews.bundle import MANIFEST
+from fakenews.bundle import MANIFEST, verify
 from fakenews.cluster.job import key_of
-from fakenews.errors import RetrainingError
+from fakenews.errors import BundleError, RetrainingError
 from fakenews.retraining.cycle import Cycle, Outcome, Record, Step, last_trained
 from fakenews.retraining.decision import Facts, decide
 from fakenews.retraining.promote import read_gate
 from fakenews.retraining.selection import TRAIN, WINDOW
 from fakenews.retraining.setting import EVALUATE, Setting
-from fakenews.tracking.artifacts import download_run
+from fakenews.tracking.artifacts import BUNDLE, download_run
 from fakenews.tracking.folder import read_record
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,11 @@ def _decide(cycle: Cycle, setting: Setting) -> Record:
             f"scripts/promote.py name={setting.name} action=promote version=N"
         )
     base = _champion(cycle, setting, champion.run)
+    report = read_report(setting.report)
+    if report is None:
+        log.warning("there is no report=%s: drift and decay are no reasons", setting.report)
     decision = decide(
-        read_report(setting.report),
+        report,
         setting.policy,
         Facts(
             now=datetime.now(UTC),
@@ -269,12 +272,23 @@ DO: Mapping[Step, Callable[[Cycle, Setting], Record]] = {
 def _champion(cycle: Cycle, setting: Setting, run_id: str) -> Path:
     """The champion's run, in the cycle's folder: whoever is champion later, it stays."""
     folder = cycle.folder / "champion"
-    if (folder / "bundle" / MANIFEST).is_file():
+    if (folder / BUNDLE / MANIFEST).is_file():
         return folder
     draft = cycle.folder / ".champion"
-    shutil.rmtree(draft, ignore_errors=True)
-    download_run(uri=setting.tracking_uri, run=run_id, folder=draft)
-    return draft.rename(folder)
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        download_run(uri=setting.tracking_uri, run=run_id, folder=draft)
+        # A damaged copy would fail all steps after this one, also when the store is mended.
+        verify(draft / BUNDLE)
+        return draft.rename(folder)
+    except BundleError as error:
+        raise RetrainingError(
+            f"the bundle of the champion, run {run_id}, is damaged in the MLflow store "
+            f"({str(error).replace(f'{draft}/', '')}): restore it there, or promote another "
+            "version"
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def like_champion(bundle: Path, changes: Sequence[str]) -> list[str]:

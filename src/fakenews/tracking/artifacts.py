@@ -1,6 +1,7 @@
 """What the MLflow store keeps of a finished run: found by run or by registered model."""
 
 import os
+import shutil
 import sys
 import urllib.parse
 from pathlib import Path
@@ -15,6 +16,7 @@ BUNDLE = "bundle"
 _ABOUT = ("config.yaml", "data.json")
 
 _OPTION = "tracking_uri"
+_LITTLE = 10 << 20  # bytes, of which a bundle has more
 _BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
@@ -69,6 +71,11 @@ def _download(name: str, *, uri: str, run: str, folder: Path, timeout: float) ->
                 run_id=run, artifact_path=name, dst_path=str(folder), tracking_uri=uri
             )
     except (MlflowException, OSError) as error:
+        # MLflow says the same, whatever it was.
+        if shutil.disk_usage(folder.parent).free < _LITTLE:
+            raise TrackingError(
+                f"run={run}: {folder.parent} has no room for its {name}: free some space"
+            ) from error
         raise TrackingError(
             f"run={run}: the MLflow store {public(uri)} has no {name} of it: {_reason(error)}"
         ) from error

@@ -118,9 +118,11 @@ def _check_sqlite(path: Path, timeout: float, option: str) -> None:
         finally:
             connection.close()
     except (sqlite3.Error, OSError) as error:
+        # As a locked one is, and not a damaged one.
+        operational = isinstance(error, sqlite3.OperationalError | OSError)
+        mend = "end the process that holds it" if operational else "restore it from a copy"
         raise TrackingError(
-            f"the MLflow store {path} cannot be written ({error}): end the process that "
-            f"holds it, or {_other(option)}"
+            f"the MLflow store {path} cannot be written ({error}): {mend}, or {_other(option)}"
         ) from error
 
 
