@@ -135,7 +135,7 @@ def read_gate(path: Path) -> Gate:
         raise RetrainingError(f"gate={path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RetrainingError(
-            f"gate={path} is no verdict of the gate ({error!r}): give its gate.json"
+            f"gate={path} is no verdict of the gate ({error}): give its gate.json"
         ) from error
     summary = str(reason).removeprefix("accepted: ").removeprefix("refused: ")
     return Gate(accepted=accepted, summary=summary, run=runs[0], against=runs[1])
