@@ -59,17 +59,20 @@ clean: ## Remove the environment and all caches; runs and the MLflow store stay.
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+# On all cores, where pip takes one; it minds templates that are no Python as little.
+compiled = $(1)/bin/python -m compileall -q -j 0 $(1)/lib >/dev/null || true
+
 # An extra is installed again when its versions or the project's dependencies change.
 $(VENV)/%.done: pyproject.toml requirements.lock | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --no-compile --constraint requirements.lock --editable ".[$(EXTRAS)]"
-	@# On all cores, where pip takes one; it minds templates that are no Python as little.
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
+	@$(call compiled,$(VENV))
 	@touch $@
 
 # Versions of their own: nothing of this project is installed beside them.
 $(VENV)-%/done: deploy/%/requirements.txt
 	$(PYTHON) -m venv $(VENV)-$*
-	$(VENV)-$*/bin/python -m pip install --quiet --requirement $<
+	$(VENV)-$*/bin/python -m pip install --quiet --no-compile --requirement $<
+	@$(call compiled,$(VENV)-$*)
 	@touch $@
 
 $(VENV)/train.done: EXTRAS := train

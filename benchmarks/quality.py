@@ -56,7 +56,7 @@ def settings(arguments: argparse.Namespace) -> Iterator[Setting]:
 
 def run(setting: Setting, seed: int, extra: list[str]) -> dict[str, float]:
     """Test metrics of one run, made now or before."""
-    name = ",".join([setting.name, *sorted(extra)]).replace("/", "_")
+    name = ",".join([setting.name, EPOCHS, *sorted(extra)]).replace("/", "_")
     folder = ROOT / "runs" / "quality" / name / str(seed)
     result = folder / "result.json"
     if not result.is_file():
