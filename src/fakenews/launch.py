@@ -20,7 +20,7 @@ VERDICT = "FAKENEWS_VERDICT"
 """Names a file, in the environment of the ranks that `cluster=torchrun` starts."""
 
 CHILD = "FAKENEWS_CHILD"
-"""In the environment of a command that another command has started, and waits for."""
+"""In the environment of a command: the process that has started it, and waits for it."""
 
 # Of <sys/prctl.h>.
 _PR_SET_PDEATHSIG = 1
@@ -153,6 +153,11 @@ def end_with_launcher() -> None:
     is_child = "TORCHELASTIC_RUN_ID" in os.environ or CHILD in os.environ
     if is_child and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if (parent := os.environ.get(CHILD)) and os.getppid() != int(parent):
+            # It was killed before this, which takes seconds to get here.
+            os.kill(os.getpid(), signal.SIGTERM)
+        if CHILD in os.environ:
+            os.environ[CHILD] = ""  # what this process starts has another parent
 
 
 class RankFormatter(logging.Formatter):

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fakenews import launch
 from fakenews.errors import RetrainingError
 from fakenews.retraining.commands import run
 
@@ -110,6 +111,21 @@ def test_a_command_that_is_killed_ends_its_child(tmp_path: Path) -> None:
     parent.kill()
     parent.communicate()
     wait_for((tmp_path / "saved").is_file)
+
+
+def test_a_child_whose_parent_was_killed_before_it_began_ends(tmp_path: Path) -> None:
+    write(tmp_path, CHILD)
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    done = subprocess.run(
+        [sys.executable, "command.py"],
+        cwd=tmp_path,
+        env=os.environ | {launch.CHILD: str(gone.pid)},
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGTERM
+    assert not (tmp_path / "saved").exists()
 
 
 def test_asked_to_end_it_lets_the_child_save(tmp_path: Path) -> None:

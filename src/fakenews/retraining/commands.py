@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 _LAST = 20  # lines
 _CHUNK = 65_536
-# Of `CHILD`: what is said comes to a terminal.
-_TERMINAL = "terminal"
+# In the environment of a command: what it says comes to a terminal.
+_TERMINAL = "FAKENEWS_TERMINAL"
 # Seconds for a child to save and end.
 _PATIENCE = 120.0
 
@@ -91,7 +91,8 @@ def _child(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         bufsize=0,
         # A Ctrl-C of the terminal would reach it twice.
         start_new_session=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1", CHILD: _TERMINAL if _shown() else "1"},
+        env=os.environ
+        | {"PYTHONUNBUFFERED": "1", CHILD: str(os.getpid()), _TERMINAL: "1" * _shown()},
     ) as child:
         yield child
 
@@ -115,7 +116,7 @@ def _pass_on(source: IO[bytes], kept: TextIO, last: "deque[str]") -> None:
 
 def _shown() -> bool:
     """Whether people see at once what is said: here, or by whoever passes it on."""
-    return sys.stdout.isatty() or os.environ.get(CHILD) == _TERMINAL
+    return sys.stdout.isatty() or bool(os.environ.get(_TERMINAL))
 
 
 def _keep(line: bytes, kept: TextIO, last: "deque[str]", *, shows: bool) -> None:
