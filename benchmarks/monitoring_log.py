@@ -11,22 +11,20 @@ process of its own; its memory is what it holds itself, with all its children.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
+from watched import watched
 
 from fakenews.bundle import BundleContent, read_bundle
 from fakenews.monitoring.rows import Reference
@@ -142,31 +140,10 @@ def judge(bundle: Path, folder: Path) -> dict[str, Any]:
         *(sys.executable, str(ROOT / "scripts" / "monitor.py")),
         *(f"bundle={bundle.absolute()}", f"log={folder}", f"out={out}"),
     ]
-    began, peak = time.perf_counter(), 0
-    with (folder / "output.txt").open("w+") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)  # noqa: S603
-        while process.poll() is None:
-            peak = max(peak, _memory(process.pid))
-            time.sleep(0.1)
-        seconds = time.perf_counter() - began
-        if not (out / "verdict.json").is_file():
-            output.seek(0)
-            raise SystemExit(f"failed: {' '.join(command)}\n{output.read()}")
-    state = json.loads((out / "verdict.json").read_text(encoding="utf-8"))["state"]
-    return {"seconds": seconds, "peak_mib": peak / 2**20, "state": state}
-
-
-def _memory(pid: int) -> int:
-    """Bytes that a process and its children hold, without files that are read."""
-    total = 0
-    try:
-        root = psutil.Process(pid)
-        for each in (root, *root.children(recursive=True)):
-            held = each.memory_info()
-            total += held.rss - held.shared
-    except psutil.Error:
-        pass
-    return total
+    # With 2 it tells of an alarm.
+    found = watched(command, statuses=(0, 2))
+    verdict = json.loads((out / "verdict.json").read_text(encoding="utf-8"))
+    return {name: found[name] for name in ("seconds", "peak_mib")} | {"state": verdict["state"]}
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def settings(arguments: argparse.Namespace) -> Iterator[Setting]:
             for text, normalise in (("raw", "false"), ("normalised", "true")):
                 yield Setting(
                     name=f"covid-{text}-{model}",
-                    overrides=(*covid, f"data.normalise={normalise}", f"model={model}", EPOCHS),
+                    overrides=(*covid, f"data.normalise={normalise}", f"model={model}"),
                 )
     if arguments.constraint:
         train, test = arguments.constraint
@@ -49,7 +49,6 @@ def settings(arguments: argparse.Namespace) -> Iterator[Setting]:
                     f"data.path={train}",
                     f"data.test_path={test}",
                     f"model={model}",
-                    EPOCHS,
                 ),
             )
 
@@ -64,6 +63,7 @@ def run(setting: Setting, seed: int, extra: list[str]) -> dict[str, float]:
             sys.executable,
             str(ROOT / "train.py"),
             *setting.overrides,
+            EPOCHS,
             f"seed={seed}",
             "logger=none",
             "bootstrap=100",

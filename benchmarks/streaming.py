@@ -11,7 +11,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +18,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from streaming_worker import entity_rates, loader_rate, training_rates
+from watched import watched
 
 from fakenews.data.sample import fetch
 
@@ -95,46 +94,6 @@ def memory(folder: Path, rows: int) -> dict[str, Any]:
         "preparation": preparation | {"rows_per_second": rows / preparation["seconds"]},
         "loader": loader | json.loads(loader.pop("output").splitlines()[-1]),
     }
-
-
-def watched(command: Sequence[str]) -> dict[str, Any]:
-    """Run a command; its time, and the most memory that all its processes took together.
-
-    Memory is what the system cannot take back: anonymous and shared pages, without the
-    pages of files that are mapped or cached.
-    """
-    start, peak = time.perf_counter(), 0
-    process = subprocess.Popen(  # noqa: S603
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    while process.poll() is None:
-        peak = max(peak, sum(map(_unreclaimable, _tree(process.pid))))
-        time.sleep(0.1)
-    if process.returncode:
-        raise SystemExit(f"failed: {' '.join(command)}")
-    return {
-        "seconds": time.perf_counter() - start,
-        "peak_mib": peak / 2**20,
-        "output": process.stdout.read() if process.stdout else "",
-    }
-
-
-def _tree(pid: int) -> list[int]:
-    try:
-        root = psutil.Process(pid)
-        return [pid, *(child.pid for child in root.children(recursive=True))]
-    except psutil.Error:
-        return []
-
-
-def _unreclaimable(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
-    return 1024 * sum(
-        int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:"))
-    )
 
 
 def shuffle(dataset: Path) -> dict[str, float]:

@@ -150,14 +150,15 @@ def verdict() -> int | None:
 
 def end_with_launcher() -> None:
     """Ask this process to save and end when what started it is killed, which cannot say so."""
-    is_child = "TORCHELASTIC_RUN_ID" in os.environ or CHILD in os.environ
+    parent = os.environ.get(CHILD)
+    is_child = "TORCHELASTIC_RUN_ID" in os.environ or parent is not None
     if is_child and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if (parent := os.environ.get(CHILD)) and os.getppid() != int(parent):
-            # It was killed before this, which takes seconds to get here.
-            os.kill(os.getpid(), signal.SIGTERM)
-        if CHILD in os.environ:
+        if parent:
             os.environ[CHILD] = ""  # what this process starts has another parent
+            if os.getppid() != int(parent):
+                # It was killed before this, which takes seconds to get here.
+                os.kill(os.getpid(), signal.SIGTERM)
 
 
 class RankFormatter(logging.Formatter):

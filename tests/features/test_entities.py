@@ -91,15 +91,20 @@ def test_a_row_alone_equals_the_row_of_a_batch(counter):
     assert np.array_equal(together, alone)
 
 
-def test_words_are_kept_up_to_a_bound(counter, monkeypatch):
+def test_words_are_kept_up_to_a_bound(counter):
     vocabulary = _load(counter.model).nlp.vocab
     before = counter.counts(TEXTS)
-    kept = len(vocabulary.strings)
-    monkeypatch.setattr("fakenews.features.entities._KEPT_WORDS", len(vocabulary) + 50)
-    for start in range(0, 1000, 20):
-        counter.counts([f"word{n}a met word{n}b" for n in range(start, start + 20)])
-    # What some batches bring; all have 2,000 words, each with its shape, prefix and suffix.
-    assert kept + 20 < len(vocabulary.strings) < kept + 200
+
+    def count(numbers: range) -> int:
+        """Words that are kept after 32 others in each text."""
+        texts = [" ".join(f"w{32 * n + of}" for of in range(32)) for n in numbers]
+        counter.counts(texts)
+        return len(vocabulary.strings)
+
+    first = count(range(10))
+    assert count(range(10, 20)) > first
+    full = count(range(20, 1000))  # 32,000 words
+    assert count(range(1000, 1100)) == full
     assert np.array_equal(counter.counts(TEXTS), before)
 
 

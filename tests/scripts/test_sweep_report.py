@@ -87,11 +87,20 @@ def test_another_storage_and_another_folder(root: Path) -> None:
     assert not (root / "sweeps").exists()
 
 
-def test_a_mistake_is_one_line_and_makes_nothing(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("study=mews", "did you mean news? it has news, other"),
+        ("studdy=news", "error: studdy is not an option: did you mean study?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_makes_nothing(
+    root: Path, argument: str, message: str
+) -> None:
     before = found(root)
-    done = run(root, "study=mews")
+    done = run(root, argument)
     assert done.returncode == 1
-    assert "did you mean news? it has news, other" in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert found(root) == before
 

@@ -117,7 +117,7 @@ def test_scripts_without_spaces_have_a_word_for_each_character(predictor: Predic
     assert [word.text for word in found.words] == [*"新冠疫苗", "COVID", *"ワクチン", "ok"]
 
 
-@settings(max_examples=20)
+@settings(max_examples=50)
 @given(text=st.text(min_size=1).map(clean).filter(bool))
 def test_any_clean_text_is_covered(predictor: Predictor, text: str) -> None:
     found = explained(predictor, text, steps=1)

@@ -481,6 +481,21 @@ def test_the_scheduler_runs_what_is_asked_for(airflow: Airflow) -> None:
     assert airflow.place.record(cycle, "decide")["outcome"] == "end"
 
 
+def test_dags_are_read_for_pods_too(airflow: Airflow) -> None:
+    source = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import fakenews; "
+        "print(type(fakenews.tasks[0]).__name__, [task.task_id for task in fakenews.tasks])"
+    )
+    done = subprocess.run(
+        [str(VENV / "bin" / "python"), "-W", "ignore", "-c", source, str(DAGS)],
+        env=os.environ | airflow.variables | {"FAKENEWS_RUNNER": "kubernetes"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1] == f"KubernetesPodOperator {list(STEPS)}", done.stderr
+
+
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Path]:
     """The folder of a stand-in for Kubernetes, which no machine of tests has."""

@@ -259,10 +259,10 @@ def comparisons(reference: Reference) -> list[Comparison]:
     Args:
         reference: What windows are compared with.
     """
-    return list(_comparisons(reference))
+    return list(_all(reference))
 
 
-def _comparisons(reference: Reference) -> Iterator[Comparison]:
+def _all(reference: Reference) -> Iterator[Comparison]:
     rows = reference.rows
     for key, values in rows.scored.items():
         _, counts = np.unique(values, return_counts=True)

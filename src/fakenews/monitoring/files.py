@@ -129,6 +129,12 @@ class LogFiles:
             return None
         return LogFiles(base, options=self._options, work=self._work)
 
+    @property
+    def where(self) -> str:
+        """The only file, or else the folder; for messages."""
+        files = self.list()
+        return self.name(files[0]) if len(files) == 1 else self.shown
+
     def name(self, file: LogFile) -> str:
         """A file, for messages."""
         return f"{self.shown}/{file.path}"

@@ -81,9 +81,7 @@ def read_truth(
                     f"labels: {wrong[0]}; a table of true labels has the columns id (or "
                     "prediction_id) and label"
                 )
-            files = labels.list()
-            where = labels.name(files[0]) if len(files) == 1 else labels.shown
-            wrong = [f"{where}: there are no true labels"]
+            wrong = [f"{labels.where}: there are no true labels"]
         notices += [*wrong, *_contradictions(database)]
     database.execute(
         "CREATE TABLE truth AS SELECT id, label, source, said_by FROM said"

@@ -91,7 +91,7 @@ def read_feedback(
                     write(batch)
             elif sources.log is None:
                 raise RetrainingError(
-                    f"{_where(tables)} has no column text, and there is no log that its ids "
+                    f"{tables.where} has no column text, and there is no log that its ids "
                     "are of: give the log, or labels with texts"
                 )
             else:
@@ -163,13 +163,8 @@ def _has_texts(tables: LogFiles) -> bool:
         except DataError as error:
             fault = fault or error
     raise RetrainingError(
-        f"{_where(tables)}: there is no table that can be read: {fault or 'mend the path'}"
+        f"{tables.where}: there is no table that can be read: {fault or 'mend the path'}"
     ) from fault
-
-
-def _where(tables: LogFiles) -> str:
-    files = tables.list()
-    return tables.name(files[0]) if len(files) == 1 else tables.shown
 
 
 def _of_tables(
