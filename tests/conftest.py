@@ -108,6 +108,66 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     HydraConfig.instance().cfg = None
 
 
+class Commands:
+    """Runs the project's commands and gives what they said and their exit status.
+
+    `cwd` is the folder to run in, and the root of what is made. A command is forked from a
+    process that has loaded the libraries (tests/warm.py), or, with `fresh`, started as a
+    person starts it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._out, self._err = folder / "out", folder / "err"
+        self._warm: subprocess.Popen[str] | None = None
+
+    def __call__(
+        self, script: str, *arguments: str, cwd: Path, fresh: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        argv = [str(ROOT / script), *arguments]
+        # Lines are not broken earlier than the tests expect.
+        env = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+        env |= {"FAKENEWS_ROOT": str(cwd)} | environment
+        if fresh:
+            return subprocess.run(
+                [sys.executable, *argv],
+                cwd=cwd,
+                env=env,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        self._out.write_bytes(b"")
+        self._err.write_bytes(b"")
+        task = {"argv": argv, "cwd": str(cwd), "env": env}
+        task |= {"out": str(self._out), "err": str(self._err)}
+        if self._warm is None:
+            self._warm = subprocess.Popen(
+                [sys.executable, str(ROOT / "tests" / "warm.py")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        assert self._warm.stdin is not None
+        assert self._warm.stdout is not None
+        print(json.dumps(task), file=self._warm.stdin, flush=True)
+        status = int(self._warm.stdout.readline())
+        return subprocess.CompletedProcess(
+            argv, status, self._out.read_text(), self._err.read_text()
+        )
+
+    def close(self) -> None:
+        if self._warm is not None:
+            self._warm.communicate()
+
+
+@pytest.fixture(scope="session")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """Runs `scripts/NAME.py` and `train.py`."""
+    commands = Commands(tmp_path_factory.mktemp("commands"))
+    yield commands
+    commands.close()
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run: 400 generated rows, a random encoder, one epoch."""

@@ -1,12 +1,12 @@
 """Every option of every group composes, resolves and fits the code it configures."""
 
 import inspect
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -32,6 +32,8 @@ from fakenews.serving.archive import ModelConfig
 from fakenews.serving.deploy import deploy_rules
 from fakenews.serving.export import export_rules
 from fakenews.serving.optimise import Tolerances
+
+Command = Callable[..., CompletedProcess[str]]
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -354,19 +356,10 @@ def test_bases_say_so_by_their_name_and_miss_something_alone(
         check(composed("model=_classifier", "name=base"))
 
 
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_help_names_groups_and_their_options_without_bases() -> None:
-    done = _run("train.py", "--help")
+def test_help_names_groups_and_their_options_without_bases(
+    command: Command, tmp_path: Path
+) -> None:
+    done = command("train.py", "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = {
         words[0]: [word.rstrip("*") for word in words[1:]]
@@ -382,7 +375,13 @@ def test_help_names_groups_and_their_options_without_bases() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_imports_nothing_heavy(script: str) -> None:
-    done = _run("-X", "importtime", script, "--help")
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", script, "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "python " in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
@@ -403,9 +402,9 @@ def test_help_imports_nothing_heavy(script: str) -> None:
     ids=["train", "prepare"],
 )
 def test_storage_options_are_given_one_by_one_or_together(
-    arguments: list[str], node: str, given: str
+    command: Command, tmp_path: Path, arguments: list[str], node: str, given: str
 ) -> None:
-    done = _run(*arguments, "--cfg", "job", given.format(node))
+    done = command(*arguments, "--cfg", "job", given.format(node), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     options = OmegaConf.select(OmegaConf.create(done.stdout), node)
     assert {name: value for name, value in options.items() if value is not None} in (
@@ -415,15 +414,17 @@ def test_storage_options_are_given_one_by_one_or_together(
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_config_is_shown(script: str) -> None:
-    done = _run(script, "--cfg", "job")
+def test_config_is_shown(command: Command, tmp_path: Path, script: str) -> None:
+    done = command(script, "--cfg", "job", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     shown = OmegaConf.create(done.stdout)
     assert len(shown) > 3 or len(shown.demo) > 3
 
 
-def test_resolved_config_holds_no_reference() -> None:
-    done = _run("train.py", "--cfg", "job", "--resolve", "data=csv", "data.path=x.csv")
+def test_resolved_config_holds_no_reference(command: Command, tmp_path: Path) -> None:
+    done = command(
+        "train.py", "--cfg", "job", "--resolve", "data=csv", "data.path=x.csv", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "${" not in done.stdout
     assert OmegaConf.create(done.stdout).name == "csv-fusion"

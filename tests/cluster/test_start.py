@@ -1,9 +1,9 @@
 """What is handed over to a cluster, as text, and what is refused before."""
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -13,7 +13,7 @@ from fakenews.cluster.start import start
 from fakenews.config import CONF, TARGETS, register_resolvers
 from fakenews.errors import ClusterError, ConfigError
 
-ROOT = Path(__file__).resolve().parents[2]
+Command = Callable[..., CompletedProcess[str]]
 
 Shown = Callable[..., str]
 
@@ -111,28 +111,23 @@ def test_no_slurm_is_one_line(
         shown("cluster=slurm", dry=False)
 
 
-def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), f"paths.root={folder}", *overrides],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-
-def test_command_shows_it_and_leaves_nothing(tmp_path: Path) -> None:
-    done = train(
-        tmp_path, "cluster=slurm", "cluster.dry_run=true", "cluster.options={constraint: a100}"
+def test_command_shows_it_and_leaves_nothing(command: Command, tmp_path: Path) -> None:
+    done = command(
+        "train.py",
+        "cluster=slurm",
+        "cluster.dry_run=true",
+        "cluster.options={constraint: a100}",
+        cwd=tmp_path,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "#SBATCH --constraint=a100\n" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mistake_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    done = train(tmp_path, "cluster=torchrun", "cluster.nodes=2", "cluster.id=a")
+def test_mistake_is_one_line_and_leaves_nothing(command: Command, tmp_path: Path) -> None:
+    done = command(
+        "train.py", "cluster=torchrun", "cluster.nodes=2", "cluster.id=a", cwd=tmp_path
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("error: cluster.endpoint is not set")
     assert done.stderr.count("\n") == 1

@@ -1,29 +1,28 @@
-import subprocess
-import sys
+"""`scripts/deploy.py` as a person runs it."""
+
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "deploy.py"), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+Command = Callable[..., CompletedProcess[str]]
 
 
-def test_status_of_nothing_makes_nothing(tmp_path: Path) -> None:
+def test_status_of_nothing_makes_nothing(command: Command, tmp_path: Path) -> None:
     folder = tmp_path / "deployment"
-    done = _run(f"serve.dir={folder}")
+    done = command("scripts/deploy.py", f"serve.dir={folder}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "nothing is deployed" in done.stdout
     assert not folder.exists()
 
 
-def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    done = _run("action=deploy", "archive=none.mar", f"serve.dir={tmp_path / 'deployment'}")
+def test_a_mistake_is_one_line_and_leaves_nothing(command: Command, tmp_path: Path) -> None:
+    done = command(
+        "scripts/deploy.py",
+        "action=deploy",
+        "archive=none.mar",
+        f"serve.dir={tmp_path / 'deployment'}",
+        cwd=tmp_path,
+    )
     assert done.returncode == 1
     assert done.stderr == ("error: none.mar does not exist: give the archive of an export\n")
     assert list(tmp_path.iterdir()) == []

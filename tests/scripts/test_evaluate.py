@@ -1,36 +1,26 @@
 """`scripts/evaluate.py` as a person runs it."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "evaluate.py"), *arguments],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+Command = Callable[..., CompletedProcess[str]]
 
 
-def test_a_file_is_evaluated(columns_bundle: Path, tmp_path: Path) -> None:
+def test_a_file_is_evaluated(command: Command, columns_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(
         "headline,truth,age,lang\nRain,1,1,a\nSnow,0,2,b\nWind,1,,c\n,1,2,a\n"
     )
-    done = run(
-        tmp_path,
+    done = command(
+        "scripts/evaluate.py",
         f"bundle={columns_bundle}",
         "path=[a.csv]",
         "label=truth",
         "label_names={0: no, 1: yes}",
         "bootstrap=10",
+        fresh=True,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert "Macro-F1" in done.stdout
@@ -41,8 +31,12 @@ def test_a_file_is_evaluated(columns_bundle: Path, tmp_path: Path) -> None:
     assert metrics["rows"] == 3
 
 
-def test_mistakes_in_the_options_are_reported_together(tmp_path: Path) -> None:
-    done = run(tmp_path, "bundle=x", "threshold=2", "bootstrap=none")
+def test_mistakes_in_the_options_are_reported_together(
+    command: Command, tmp_path: Path
+) -> None:
+    done = command(
+        "scripts/evaluate.py", "bundle=x", "threshold=2", "bootstrap=none", cwd=tmp_path
+    )
     assert done.returncode == 1
     assert "path is not set" in done.stderr
     assert "threshold=2: it should be less than or equal to 1" in done.stderr
@@ -50,9 +44,9 @@ def test_mistakes_in_the_options_are_reported_together(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_help_explains_every_option(tmp_path: Path) -> None:
-    done = run(tmp_path, "--help")
-    shown = run(tmp_path, "--cfg", "job").stdout
+def test_help_explains_every_option(command: Command, tmp_path: Path) -> None:
+    done = command("scripts/evaluate.py", "--help", cwd=tmp_path)
+    shown = command("scripts/evaluate.py", "--cfg", "job", cwd=tmp_path).stdout
     assert done.returncode == 0
     keys = [line.partition(":")[0] for line in shown.splitlines() if not line.startswith("_")]
     assert [key for key in keys if key not in done.stdout] == []

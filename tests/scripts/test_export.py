@@ -1,29 +1,26 @@
 """`scripts/export.py` as a person runs it."""
 
-import os
-import subprocess
-import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
+
+Command = Callable[..., CompletedProcess[str]]
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "export.py"), *arguments],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
+def test_a_run_becomes_an_archive(command: Command, tiny_run: Path, tmp_path: Path) -> None:
+    done = command(
+        "scripts/export.py",
+        f"bundle={tiny_run}",
+        "out=archives",
+        "settings.unsure=0.3",
+        fresh=True,
+        cwd=tmp_path,
     )
-
-
-def test_a_run_becomes_an_archive(tiny_run: Path, tmp_path: Path) -> None:
-    done = run(tmp_path, f"bundle={tiny_run}", "out=archives", "settings.unsure=0.3")
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "archives").iterdir()
     assert f"archives/{path.name} made (" in done.stdout
@@ -59,8 +56,8 @@ def test_a_run_becomes_an_archive(tiny_run: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
-    tmp_path: Path, arguments: list[str], message: str
+    command: Command, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    done = run(tmp_path, *arguments)
+    done = command("scripts/export.py", *arguments, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, f"error: {message}\n")
     assert list(tmp_path.iterdir()) == []

@@ -5,28 +5,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import httpx
 import pytest
+
+Command = Callable[..., CompletedProcess[str]]
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["policy.references=4", "policy.windows=20"]
 
 
-def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "monitor.py"), *overrides],
-        cwd=folder,
-        env=os.environ | {"FAKENEWS_ROOT": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_help_lists_what_can_be_set(tmp_path: Path) -> None:
-    done = run(tmp_path, "--help")
+def test_help_lists_what_can_be_set(command: Command, tmp_path: Path) -> None:
+    done = command("scripts/monitor.py", "--help", cwd=tmp_path)
     assert done.returncode == 0
     for word in ("bundle", "every", "alerts", "schedule", "Exit status: 0 ok"):
         assert word in done.stdout
@@ -44,8 +37,10 @@ def test_help_lists_what_can_be_set(tmp_path: Path) -> None:
         (["bundle=x", "schedule=often"], "schedule=often: write a number"),
     ],
 )
-def test_mistakes_are_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:
-    done = run(tmp_path, *overrides)
+def test_mistakes_are_one_line(
+    command: Command, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    done = command("scripts/monitor.py", *overrides, cwd=tmp_path)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -53,10 +48,19 @@ def test_mistakes_are_one_line(tmp_path: Path, overrides: list[str], message: st
 
 
 @pytest.mark.slow
-def test_the_exit_status_is_the_verdict(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_the_exit_status_is_the_verdict(
+    command: Command, tiny_bundle: Path, tmp_path: Path
+) -> None:
     log = tmp_path / "log.csv"
     log.write_text("time,label\n")
-    done = run(tmp_path, f"bundle={tiny_bundle}", f"log={log}", *QUICK)
+    done = command(
+        "scripts/monitor.py",
+        f"bundle={tiny_bundle}",
+        f"log={log}",
+        *QUICK,
+        fresh=True,
+        cwd=tmp_path,
+    )
     assert done.returncode == 3, done.stderr
     assert "there are no predictions" in (tmp_path / "monitoring" / "verdict.json").read_text()
 

@@ -1,14 +1,15 @@
 """`scripts/predict.py` as a person runs it."""
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pandas as pd
 import pytest
 
 from fakenews.predictor import Predictor
+
+Command = Callable[..., CompletedProcess[str]]
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [
@@ -19,20 +20,17 @@ TEXTS = [
 ]
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "predict.py"), *arguments],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_a_file_is_scored(tiny_run: Path, tmp_path: Path) -> None:
+def test_a_file_is_scored(command: Command, tiny_run: Path, tmp_path: Path) -> None:
     pd.DataFrame({"title": TEXTS, "id": [4, 3, 2, 1]}).to_csv(tmp_path / "in.csv", index=False)
-    done = run(tmp_path, f"bundle={tiny_run}", "path=in.csv", "out=out.csv", "text=title")
+    done = command(
+        "scripts/predict.py",
+        f"bundle={tiny_run}",
+        "path=in.csv",
+        "out=out.csv",
+        "text=title",
+        fresh=True,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert "out.csv: 4 rows in" in done.stdout
     assert done.stdout.rstrip().endswith(
@@ -56,17 +54,19 @@ def test_a_file_is_scored(tiny_run: Path, tmp_path: Path) -> None:
         (["bundle=absent", "texts=[a]"], "error: absent is no bundle: there is no such folder"),
     ],
 )
-def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = run(tmp_path, *arguments)
+def test_a_mistake_is_one_line(
+    command: Command, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = command("scripts/predict.py", *arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_explains_every_option(tmp_path: Path) -> None:
-    done = run(tmp_path, "--help")
-    shown = run(tmp_path, "--cfg", "job").stdout
+def test_help_explains_every_option(command: Command, tmp_path: Path) -> None:
+    done = command("scripts/predict.py", "--help", cwd=tmp_path)
+    shown = command("scripts/predict.py", "--cfg", "job", cwd=tmp_path).stdout
     assert done.returncode == 0
     keys = [line.partition(":")[0] for line in shown.splitlines() if not line.startswith("_")]
     assert [key for key in keys if key not in done.stdout] == []

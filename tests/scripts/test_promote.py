@@ -1,33 +1,21 @@
 """`scripts/promote.py` as people and Airflow run it."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
-ROOT = Path(__file__).resolve().parents[2]
+Command = Callable[..., CompletedProcess[str]]
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader")
 
 
-def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "promote.py"), *overrides],
-        cwd=folder,
-        env=os.environ | {"FAKENEWS_ROOT": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_help_says_what_it_does(tmp_path: Path) -> None:
-    done = run(tmp_path, "--help")
+def test_help_says_what_it_does(command: Command, tmp_path: Path) -> None:
+    done = command("scripts/promote.py", "--help", cwd=tmp_path)
     assert done.returncode == 0
     for word in ("action=rollback", "serving", "together", "Exit status: 0 done"):
         assert word in done.stdout
@@ -45,16 +33,16 @@ def test_help_says_what_it_does(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(
-    tmp_path: Path, overrides: list[str], message: str
+    command: Command, tmp_path: Path, overrides: list[str], message: str
 ) -> None:
-    done = run(tmp_path, *overrides)
+    done = command("scripts/promote.py", *overrides, cwd=tmp_path)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not [*tmp_path.iterdir()]
 
 
-def test_the_registry_alone_from_the_command_line(tmp_path: Path) -> None:
+def test_the_registry_alone_from_the_command_line(command: Command, tmp_path: Path) -> None:
     before = mlflow.get_tracking_uri()
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     client.create_registered_model("news")
@@ -62,13 +50,15 @@ def test_the_registry_alone_from_the_command_line(tmp_path: Path) -> None:
     mlflow.set_tracking_uri(before)
     verdict = {"accepted": True, "checks": [{"key": "ap", "passed": True}]}
     (tmp_path / "gate.json").write_text(json.dumps(verdict))
-    done = run(
-        tmp_path,
+    done = command(
+        "scripts/promote.py",
         *("name=news", "serving=none", "action=promote", "version=1", "gate=gate.json"),
+        fresh=True,
+        cwd=tmp_path,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert "version 1 of news is the champion" in done.stdout
-    done = run(tmp_path, "name=news", "serving=none", "json=true")
+    done = command("scripts/promote.py", "name=news", "serving=none", "json=true", cwd=tmp_path)
     found = json.loads(done.stdout)
     assert found["aliases"] == {"champion": 1, "challenger": None, "previous": None}
     assert found["versions"][0]["gate"]["summary"] == "1 of 1 checks passed"

@@ -1,10 +1,12 @@
-import subprocess
-import sys
+"""`scripts/serve.py` as a person runs it."""
+
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+Command = Callable[..., CompletedProcess[str]]
 
 
 @pytest.mark.parametrize(
@@ -16,20 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
     ],
 )
 def test_a_mistake_of_the_gateway_is_one_line_before_anything_starts(
-    tmp_path: Path, override: str, said: str
+    command: Command, tmp_path: Path, override: str, said: str
 ) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "scripts" / "serve.py"),
-            f"paths.root={tmp_path}",
-            override,
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = command("scripts/serve.py", override, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {said}")
     assert done.stderr.count("\n") == 1

@@ -1,33 +1,20 @@
 """`scripts/sweep_report.py` as a person runs it."""
 
-import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
 
+Command = Callable[..., CompletedProcess[str]]
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "scripts" / "sweep_report.py"),
-            *arguments,
-            f"paths.root={root}",
-        ],
-        cwd=root,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def found(root: Path) -> list[Path]:
@@ -55,8 +42,10 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_study_is_reported_and_its_best_is_an_experiment(root: Path) -> None:
-    done = run(root, "study=news")
+def test_a_study_is_reported_and_its_best_is_an_experiment(
+    command: Command, root: Path
+) -> None:
+    done = command("scripts/sweep_report.py", "study=news", fresh=True, cwd=root)
     assert done.returncode == 0, done.stderr
     assert "3 trials: 3 complete" in done.stdout
     assert "Best: trial 1, val/average_precision 0.75" in done.stdout
@@ -78,9 +67,15 @@ def test_a_study_is_reported_and_its_best_is_an_experiment(root: Path) -> None:
     assert "networks.TextNet" in shown.stdout
 
 
-def test_another_storage_and_another_folder(root: Path) -> None:
+def test_another_storage_and_another_folder(command: Command, root: Path) -> None:
     (root / "optuna.db").rename(root / "mine.db")
-    done = run(root, "study=news", "storage=sqlite:///mine.db", "out=found")
+    done = command(
+        "scripts/sweep_report.py",
+        "study=news",
+        "storage=sqlite:///mine.db",
+        "out=found",
+        cwd=root,
+    )
     assert done.returncode == 0, done.stderr
     assert (root / "found" / "report.html").is_file()
     assert not (root / "optuna.db").exists()
@@ -95,18 +90,18 @@ def test_another_storage_and_another_folder(root: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_makes_nothing(
-    root: Path, argument: str, message: str
+    command: Command, root: Path, argument: str, message: str
 ) -> None:
     before = found(root)
-    done = run(root, argument)
+    done = command("scripts/sweep_report.py", argument, cwd=root)
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert found(root) == before
 
 
-def test_help_explains_every_option(tmp_path: Path) -> None:
-    done = run(tmp_path, "--help")
+def test_help_explains_every_option(command: Command, tmp_path: Path) -> None:
+    done = command("scripts/sweep_report.py", "--help", cwd=tmp_path)
     assert done.returncode == 0
     for name in ("study", "storage", "out"):
         assert f"  {name}  " in done.stdout

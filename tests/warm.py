@@ -1,0 +1,37 @@
+"""Runs commands, each in a fork of this process, which has loaded the libraries by then.
+
+Loading them takes seconds, of which a test that waits for one line of error learns nothing.
+A line of JSON in (`argv`, `cwd`, `env`, `out`, `err`), a line with the exit status out.
+"""
+
+import gc
+import json
+import os
+import runpy
+import sys
+import threading
+from pathlib import Path
+
+import hydra  # noqa: F401 this one and those below: loaded for what is forked
+import torchmetrics  # noqa: F401
+
+# What is not forked: threads, and with them what they hold.
+assert threading.active_count() == 1, threading.enumerate()
+gc.freeze()
+
+for line in sys.stdin:
+    task = json.loads(line)
+    if child := os.fork():
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+        continue
+    for target, path in enumerate([os.devnull, task["out"], task["err"]]):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), target)
+    os.chdir(task["cwd"])
+    os.environ.clear()
+    os.environ.update(task["env"])
+    sys.argv = task["argv"]
+    sys.path[0] = str(Path(sys.argv[0]).parent)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+    sys.exit()
