@@ -59,8 +59,9 @@ clean: ## Remove the environment and all caches; runs and the MLflow store stay.
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# On all cores, where pip takes one; it minds templates that are no Python as little.
-compiled = $(1)/bin/python -m compileall -q -j 0 $(1)/lib >/dev/null || true
+# On all cores, where pip takes one; it minds templates that are no Python as little. Tests of
+# libraries are not run.
+compiled = $(1)/bin/python -m compileall -q -j 0 -x '/tests/' $(1)/lib >/dev/null || true
 
 # An extra is installed again when its versions or the project's dependencies change.
 $(VENV)/%.done: pyproject.toml requirements.lock | $(VENV)/bin/python
