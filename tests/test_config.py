@@ -3,8 +3,10 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from annotated_types import Gt
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fakenews.config import (
@@ -14,6 +16,7 @@ from fakenews.config import (
     options_with,
     plain,
     register_resolvers,
+    value_faults,
 )
 from fakenews.errors import ConfigError
 from fakenews.rules import training_rules
@@ -87,6 +90,18 @@ def test_a_reference_to_what_is_gone_is_named(composed: Callable[..., DictConfig
         del cfg.data["numeric"]
     with pytest.raises(ConfigError, match=r"features\.numeric: .*data\.numeric"):
         check(cfg)
+
+
+def test_each_wrong_value_within_a_mapping_is_named() -> None:
+    hints = {"margins": dict[str, Annotated[float, Gt(0)]] | None}
+    given = {"margins": {"recall": 0.1, "f1": -1, "ap": "small"}}
+    assert list(value_faults(given, hints, "policy.{}".format)) == [
+        "policy.margins.f1=-1: it should be greater than 0",
+        "policy.margins.ap='small': it should be a valid number, unable to parse string as a"
+        " number",
+    ]
+    (fault,) = value_faults({"margins": 3}, hints, "policy.{}".format)
+    assert fault == "policy.margins=3: it should be a valid dictionary"
 
 
 PREPARED = ("data=shards", "data.path=s3://bucket/data")

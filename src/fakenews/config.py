@@ -362,9 +362,22 @@ def value_faults(
             found = error.errors()
             # What a configuration cannot hold is no advice.
             sayable = [fault for fault in found if fault["type"] != "is_instance_of"]
-            reasons = dict.fromkeys(fault["msg"] for fault in sayable or found)
-            reason = ", or ".join(reasons).replace("Input should", "it should")
-            yield f"{written_at(key)}={given!r}: {reason[0].lower()}{reason[1:]}"
+            reasons: dict[str, dict[str, None]] = {}
+            for fault in sayable or found:
+                name, wrong = written_at(key), given
+                for step in fault["loc"]:
+                    name, wrong = _within(name, wrong, step)
+                reasons.setdefault(f"{name}={wrong!r}", {})[fault["msg"]] = None
+            for where, messages in reasons.items():
+                reason = ", or ".join(messages).replace("Input should", "it should")
+                yield f"{where}: {reason[0].lower()}{reason[1:]}"
+
+
+def _within(name: str, value: Any, step: int | str) -> tuple[str, Any]:
+    """One step into a mapping; what else pydantic counts as one leads nowhere."""
+    if isinstance(value, Mapping) and step in value:
+        return _join(name, str(step)), value[step]
+    return name, value
 
 
 def _join(path: str, key: str) -> str:
