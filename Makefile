@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Resolves hundreds of packages in a third of the time that the one of Python 3.11 takes.
+PIP := pip==26.3
 # Two files of tests beside each other; more would disturb those that start processes.
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
@@ -58,6 +60,7 @@ clean: ## Remove the environment and all caches; runs and the MLflow store stay.
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
+	$@ -m pip install --quiet $(PIP)
 
 # On all cores, where pip takes one; it minds templates that are no Python as little. Tests of
 # libraries are not run.
@@ -72,6 +75,7 @@ $(VENV)/%.done: pyproject.toml requirements.lock | $(VENV)/bin/python
 # Versions of their own: nothing of this project is installed beside them.
 $(VENV)-%/done: deploy/%/requirements.txt
 	$(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install --quiet $(PIP)
 	$(VENV)-$*/bin/python -m pip install --quiet --no-compile --requirement $<
 	@$(call compiled,$(VENV)-$*)
 	@touch $@
