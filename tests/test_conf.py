@@ -230,8 +230,14 @@ def test_what_is_gated(composed: Callable[..., DictConfig]) -> None:
     ("override", "fault"),
     [
         ("policy.wrong_refusal=0", "policy.wrong_refusal=0: it should be greater than 0"),
-        ("policy.margins.brier=2", "policy.margins="),
-        ("+policy.margins.recall=0.1", "policy.margins="),
+        (
+            "policy.margins.brier=2",
+            "policy.margins.brier=2: it should be less than or equal to 1",
+        ),
+        (
+            "+policy.margins.recall=0.1",
+            "policy.margins.recall is not an option: it should be 'average",
+        ),
         ("policy.slice_row=1", "did you mean policy.slice_rows"),
     ],
 )

@@ -12,8 +12,20 @@ import sys
 import threading
 from pathlib import Path
 
-import hydra  # noqa: F401 this one and those below: loaded for what is forked
-import torchmetrics  # noqa: F401
+# Loaded for what is forked.
+# ruff: noqa: F401
+import hydra
+import lightning.pytorch
+import matplotlib.figure
+import mlflow.tracking
+import optuna
+import pandera.pandas
+import pyarrow.parquet
+import scipy.stats
+import sklearn.metrics
+import torch
+import torchmetrics
+import transformers
 
 # What is not forked: threads, and with them what they hold.
 assert threading.active_count() == 1, threading.enumerate()

@@ -367,10 +367,12 @@ def value_faults(
                 name, wrong = written_at(key), given
                 for step in fault["loc"]:
                     name, wrong = _within(name, wrong, step)
-                reasons.setdefault(f"{name}={wrong!r}", {})[fault["msg"]] = None
-            for where, messages in reasons.items():
+                unknown = fault["loc"][-1:] == ("[key]",)
+                place = f"{name} is not an option" if unknown else f"{name}={wrong!r}"
+                reasons.setdefault(place, {})[fault["msg"]] = None
+            for place, messages in reasons.items():
                 reason = ", or ".join(messages).replace("Input should", "it should")
-                yield f"{where}: {reason[0].lower()}{reason[1:]}"
+                yield f"{place}: {reason[0].lower()}{reason[1:]}"
 
 
 def _within(name: str, value: Any, step: int | str) -> tuple[str, Any]:

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,9 @@ def test_quality_is_a_probability_for_every_way(tmp_path: Path) -> None:
     assert all(0 < way["average_precision"] <= 1 for way in result["ways"].values())
 
 
-def test_an_unknown_way_is_refused(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--ways", "theirs"],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
+def test_an_unknown_way_is_refused(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    done = command("benchmarks/training.py", "--ways", "theirs", cwd=tmp_path)
     assert done.returncode == 2
     assert "invalid choice: 'theirs'" in done.stderr

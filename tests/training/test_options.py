@@ -115,7 +115,8 @@ def uncompiled() -> Iterator[None]:
 @needs_compiler
 @pytest.mark.usefixtures("uncompiled")
 @pytest.mark.filterwarnings("ignore")  # of torch about itself
-@pytest.mark.parametrize("text", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [False, True])
 def test_a_compiled_network_learns_the_same(tmp_path: Path, text: bool):
     batches = [batch(4, 6), batch(6, 9, start=4)]
     plain = fitted(batches, classifier(text=text), tmp_path)
