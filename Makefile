@@ -32,7 +32,7 @@ evidently: $(VENV)-evidently/done ## Install Evidently beside the project, for i
 test: $(VENV)/dev.done ## Install everything and run the tests.
 	$(PYTEST) $(ARGS)
 
-test-slow: $(VENV)/dev.done $(VENV)-airflow/done $(VENV)-evidently/done ## Run the slow integration tests.
+test-slow: $(VENV)/slow.done $(VENV)-airflow/done $(VENV)-evidently/done ## Run the slow integration tests.
 	$(PYTEST) -m slow --durations=25 $(ARGS)
 
 test-all: test test-slow ## Run both.
@@ -83,4 +83,6 @@ $(VENV)-%/done: deploy/%/requirements.txt
 $(VENV)/train.done: EXTRAS := train
 $(VENV)/serve.done: EXTRAS := train,serve,web
 $(VENV)/retrain.done: EXTRAS := train,serve,web,monitor,retrain
-$(VENV)/dev.done: EXTRAS := train,postgres,s3,etcd,submitit,ray,serve,web,monitor,retrain,bench,dev
+DEV := train,postgres,s3,etcd,submitit,serve,web,monitor,retrain,dev
+$(VENV)/dev.done: EXTRAS := $(DEV)
+$(VENV)/slow.done: EXTRAS := $(DEV),ray,bench,slow

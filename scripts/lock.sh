@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 environment="$(mktemp -d)"
 trap 'rm -rf "$environment"' EXIT
 "${PYTHON:-python3.11}" -m venv "$environment"
-"$environment/bin/python" -m pip install --quiet torch==2.13.0 ".[train,postgres,s3,etcd,submitit,ray,serve,web,monitor,retrain,bench,dev]"
+"$environment/bin/python" -m pip install --quiet torch==2.13.0 ".[train,postgres,s3,etcd,submitit,ray,serve,web,monitor,retrain,bench,dev,slow]"
 {
     echo "# Exact versions of every extra; written by \`make lock\`."
     "$environment/bin/python" -m pip list --format=freeze \

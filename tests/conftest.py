@@ -52,6 +52,12 @@ settings.register_profile("here", deadline=None)
 settings.load_profile("here")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no slow tests to leave them out: what they need may not be installed."""
+    slow = collection_path == ROOT / "tests" / "slow"
+    return True if slow and config.getoption("markexpr") == "not slow" else None
+
+
 @pytest.fixture(autouse=True)
 def subnormal() -> None:
     """Count with the smallest numbers, as hypothesis does; a job here has stopped to."""
@@ -128,7 +134,8 @@ class Commands:
         # Lines are not broken earlier than the tests expect.
         env = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"}
         env |= {"FAKENEWS_ROOT": str(cwd)} | environment
-        if fresh:
+        # Answered before anything is loaded.
+        if fresh or {"--help", "--cfg"} & set(arguments):
             return subprocess.run(
                 [sys.executable, *argv],
                 cwd=cwd,

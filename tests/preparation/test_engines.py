@@ -45,6 +45,7 @@ def test_the_environment_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "RAYON_NUM_THREADS" not in os.environ
 
 
+@pytest.mark.slow
 def test_no_ray_cluster_at_an_address() -> None:
     with pytest.raises(ConfigError, match=r"prepare\.address=127\.0\.0\.1:1: no Ray cluster"):
         Settings(engine="ray", address="127.0.0.1:1").start()

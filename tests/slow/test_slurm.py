@@ -219,6 +219,11 @@ def test_ranks_on_two_nodes_are_one_run(slurm: Slurm, tmp_path: Path) -> None:
     assert "[0/2]" in (only_run(tmp_path) / "train.log").read_text()
 
 
+def said(folder: Path, job: str) -> str:
+    """What a job has written: two processes do, and one may cut the other's character."""
+    return (folder / f"run-{job}.out").read_text(errors="replace")
+
+
 def test_preempted_job_saves_queues_again_and_completes(slurm: Slurm, tmp_path: Path) -> None:
     job = number(
         submit(
@@ -241,10 +246,9 @@ def test_preempted_job_saves_queues_again_and_completes(slurm: Slurm, tmp_path: 
     urgent = slurm("sbatch", *command, f"--output={tmp_path}/urgent.out")
     assert ends(slurm, urgent) == "COMPLETED"
     # It was saved in the time that SLURM gives, not killed.
-    output = (tmp_path / f"run-{job}.out").read_text
-    assert "SIGTERM received: saved step" in output()
+    assert "SIGTERM received: saved step" in said(tmp_path, job)
     start_again(slurm, job)
-    assert ends(slurm, job) == "COMPLETED", output()
+    assert ends(slurm, job) == "COMPLETED", said(tmp_path, job)
     assert "Restarts=1" in slurm("scontrol", "show", "job", job)
     assert run_state(tmp_path) == "finished"
 
@@ -264,7 +268,7 @@ def test_noticed_job_queues_again_and_a_cancelled_one_does_not(
     # As SLURM does `notice` seconds before the limit; waiting for that takes minutes.
     slurm("scancel", "--signal=TERM", job)
     slurm.wait_for(lambda: "Restarts=1" in slurm("scontrol", "show", "job", job))
-    assert "SIGTERM received: saved step" in (tmp_path / f"run-{job}.out").read_text()
+    assert "SIGTERM received: saved step" in said(tmp_path, job)
     assert run_state(tmp_path) == "interrupted"
     start_again(slurm, job)
     slurm.wait_for(lambda: run_state(tmp_path) == "running", timeout=120)
