@@ -284,7 +284,7 @@ class Airflow:
             "AIRFLOW_VENV": str(VENV),
             "FAKENEWS_MODEL": "loop",
             "FAKENEWS_PYTHON": sys.executable,
-            "FAKENEWS_RETRY_SECONDS": "3",
+            "FAKENEWS_RETRY_SECONDS": "1",
             "OMP_NUM_THREADS": "1",
         }
         self.call("db", "migrate")
