@@ -44,11 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     console = Console()
     with _workers(options) as workers:
-        measure = quality if options.quality else speed
-        result = measure(workers, options)
-    console.print(_quality_table(result) if options.quality else _speed_table(result))
-    if not options.quality and "ours" in options.ways:
+        result = speed(workers, options)
+        if options.quality:
+            result |= quality(workers, options)
+            for name, score in result.pop("average_precision").items():
+                result["ways"][name]["average_precision"] = score
+    console.print(_speed_table(result))
+    if "ours" in options.ways:
         console.print(_ratio_table(result))
+    if options.quality:
+        console.print(_quality_table(result))
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
@@ -63,7 +68,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=5, help="steps of each way before them")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
-    parser.add_argument("--quality", action="store_true", help="average precision, not speed")
+    parser.add_argument("--quality", action="store_true", help="average precision, too")
     parser.add_argument("--epochs", type=int, default=3, help="for --quality")
     parser.add_argument("--json", type=Path, help="write the result to this file")
     parser.add_argument("override", nargs="*", help="of conf/train.yaml: KEY=VALUE")
@@ -145,16 +150,14 @@ def speed(workers: dict[str, Worker], options: argparse.Namespace) -> dict[str, 
 def quality(workers: dict[str, Worker], options: argparse.Namespace) -> dict[str, Any]:
     """Average precision on the test split after equally many epochs of each way."""
     facts = next(iter(workers.values())).facts
-    ways = {
-        name: {"average_precision": worker.run(epochs=options.epochs, test=True).score}
+    scores = {
+        name: worker.run(epochs=options.epochs, test=True).score
         for name, worker in tqdm(workers.items(), unit="way")
     }
     return {
-        "machine": machine(options.threads),
-        "rows": len(facts.lengths),
         "test_rows": facts.test_rows,
         "epochs": options.epochs,
-        "ways": ways,
+        "average_precision": scores,
     }
 
 

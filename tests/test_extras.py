@@ -55,6 +55,7 @@ def brought(extras: Sequence[str]) -> set[str]:
     return {name for name, _ in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("extras", "modules"),
     [

@@ -12,15 +12,19 @@ import sys
 import threading
 from pathlib import Path
 
-# Loaded for what is forked; more would make that slower.
+# Loaded for what is forked.
 # ruff: noqa: F401
 import hydra
+import lightning.pytorch
 import matplotlib.figure
+import mlflow.tracking
 import optuna
 import pandas as pd
 import pyarrow.parquet
 import scipy.stats
 import sklearn.metrics
+import torch
+import torchmetrics
 
 # What is not forked: threads, and with them what they hold.
 assert threading.active_count() == 1, threading.enumerate()

@@ -25,8 +25,9 @@ def run(folder: Path, *arguments: str) -> dict:
 
 
 @pytest.mark.slow
-def test_every_way_is_timed_on_the_same_rows(tmp_path: Path) -> None:
-    result = run(tmp_path, "--repeats", "2", "--warmup", "1")
+def test_every_way_is_timed_on_the_same_rows_and_scored(tmp_path: Path) -> None:
+    arguments = ("--repeats", "2", "--warmup", "1", "--quality", "--epochs", "1")
+    result = run(tmp_path, *arguments)
     assert result["rows"] == 48
     assert len(result["ways"]) == 6
     for way in result["ways"].values():
@@ -37,16 +38,10 @@ def test_every_way_is_timed_on_the_same_rows(tmp_path: Path) -> None:
         assert 0 <= way["padding"] < 1
     padding = {name: way["padding"] for name, way in result["ways"].items()}
     assert padding["ours"] == padding["bare loop"] < padding["HF, dynamic padding"]
+    assert all(0 < way["average_precision"] <= 1 for way in result["ways"].values())
     tokens = result["mean_tokens"]
     assert math.isclose(padding["HF, padded to 128"], 1 - tokens / 128)
     assert math.isclose(padding["seed tutorial"], 1 - tokens / 100)
-
-
-@pytest.mark.slow
-def test_quality_is_a_probability_for_every_way(tmp_path: Path) -> None:
-    result = run(tmp_path, "--quality", "--epochs", "1")
-    assert len(result["ways"]) == 6
-    assert all(0 < way["average_precision"] <= 1 for way in result["ways"].values())
 
 
 def test_an_unknown_way_is_refused(
