@@ -29,7 +29,7 @@ airflow: $(VENV)-airflow/done $(VENV)/retrain.done ## Install Airflow beside the
 evidently: $(VENV)-evidently/done ## Install Evidently beside the project, for its report of drift.
 	@echo "scripts/monitor.py ... evidently=$(VENV)-evidently/bin/python"
 
-test: $(VENV)/dev.done ## Install everything and run the tests.
+test: $(VENV)/dev.done ## Install, and run the tests.
 	$(PYTEST) $(ARGS)
 
 test-slow: $(VENV)/slow.done $(VENV)-airflow/done $(VENV)-evidently/done ## Run the slow integration tests.
