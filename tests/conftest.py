@@ -115,6 +115,10 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     HydraConfig.instance().cfg = None
 
 
+# Within which a command ends, also beside other tests.
+_SECONDS = 120
+
+
 class Commands:
     """Runs the project's commands and gives what they said and their exit status.
 
@@ -143,11 +147,12 @@ class Commands:
                 capture_output=True,
                 text=True,
                 check=False,
+                timeout=_SECONDS,
             )
         self._out.write_bytes(b"")
         self._err.write_bytes(b"")
         task = {"argv": argv, "cwd": str(cwd), "env": env}
-        task |= {"out": str(self._out), "err": str(self._err)}
+        task |= {"out": str(self._out), "err": str(self._err), "seconds": _SECONDS}
         if self._warm is None:
             self._warm = subprocess.Popen(
                 [sys.executable, str(ROOT / "tests" / "warm.py")],
@@ -177,7 +182,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_run(command: Commands, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run: 400 generated rows, a random encoder, one epoch."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -186,32 +191,16 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(root / "tiny.lock"):
         if not folder.exists():
             folder.mkdir()
-            _train(folder)
+            done = command(
+                "train.py",
+                *("name=tiny", "data.fetch.rows=400", "encoder=tiny", "trainer.max_epochs=1"),
+                *("logger=none", "bootstrap=10", f"paths.cache={folder}/cache"),
+                cwd=folder,
+                fresh=True,
+            )
+            assert done.returncode == 0, done.stderr
     (run,) = (folder / "runs" / "tiny").iterdir()
     return run
-
-
-def _train(folder: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "train.py"),
-            "name=tiny",
-            "data.fetch.rows=400",
-            "encoder=tiny",
-            "trainer.max_epochs=1",
-            "logger=none",
-            "bootstrap=10",
-            f"paths.runs={folder}/runs",
-            f"paths.cache={folder}/cache",
-        ],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,15 @@
 """Runs commands, each in a fork of this process, which has loaded the libraries by then.
 
 Loading them takes seconds, of which a test that waits for one line of error learns nothing.
-A line of JSON in (`argv`, `cwd`, `env`, `out`, `err`), a line with the exit status out.
+A line of JSON in (`argv`, `cwd`, `env`, `out`, `err`, `seconds`), a line with the exit status
+out.
 """
 
 import gc
 import json
 import os
 import runpy
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -37,6 +39,7 @@ for line in sys.stdin:
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
         continue
+    signal.alarm(task["seconds"])
     for target, path in enumerate([os.devnull, task["out"], task["err"]]):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), target)
     os.chdir(task["cwd"])

@@ -1,8 +1,6 @@
 """`scripts/sweep_report.py` as a person runs it."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -53,14 +51,10 @@ def test_a_study_is_reported_and_its_best_is_an_experiment(
     assert f"{page} has it all" in done.stdout
     assert "trial 1" in page.read_text()
     assert "python train.py experiment=news_best" in done.stdout
-    shown = subprocess.run(
-        [
-            *(sys.executable, str(ROOT / "train.py"), "--config-dir", str(root / "conf")),
-            *("--cfg", "job", "experiment=news_best"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+    shown = command(
+        *("train.py", "--config-dir", str(root / "conf"), "--cfg", "job"),
+        "experiment=news_best",
+        cwd=root,
     )
     assert shown.returncode == 0, shown.stderr
     assert "lr: 0.01" in shown.stdout

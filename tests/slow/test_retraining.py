@@ -265,6 +265,7 @@ def test_nothing_is_done_twice_and_the_next_finds_no_reason(whole: Place) -> Non
 
 
 def runs(process: psutil.Process) -> bool:
+    """Whether it is there, and no zombie."""
     with suppress(psutil.NoSuchProcess):
         return process.status() != psutil.STATUS_ZOMBIE
     return False
