@@ -2,8 +2,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Installs hundreds of packages in two thirds of the time that the one of Python 3.11 takes.
-PIP := pip==26.3
+# Tests start hundreds of processes: what they import is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 # Two files of tests beside each other; more would disturb those that start processes.
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
@@ -58,27 +58,14 @@ image: ## Build the training image without a container engine and watch it work,
 clean: ## Remove the environment and all caches; runs and the MLflow store stay.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
 
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
-	$@ -m pip install --quiet $(PIP)
-
-# On all cores, where pip takes one; it minds templates that are no Python as little. Libraries'
-# tests are not run, and of the hundreds of models of transformers one is.
-unused := /tests/|/transformers/models/(?!auto|bert/)
-compiled = $(1)/bin/python -m compileall -q -j 0 -x '$(unused)' $(1)/lib >/dev/null || true
-
 # An extra is installed again when its versions or the project's dependencies change.
-$(VENV)/%.done: pyproject.toml requirements.lock | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --no-compile --constraint requirements.lock --editable ".[$(EXTRAS)]"
-	@$(call compiled,$(VENV))
+$(VENV)/%.done: pyproject.toml requirements.lock
+	PYTHON=$(PYTHON) scripts/install.sh $(VENV) --constraint requirements.lock --editable ".[$(EXTRAS)]"
 	@touch $@
 
 # Versions of their own: nothing of this project is installed beside them.
 $(VENV)-%/done: deploy/%/requirements.txt
-	$(PYTHON) -m venv $(VENV)-$*
-	$(VENV)-$*/bin/python -m pip install --quiet $(PIP)
-	$(VENV)-$*/bin/python -m pip install --quiet --no-compile --requirement $<
-	@$(call compiled,$(VENV)-$*)
+	PYTHON=$(PYTHON) scripts/install.sh $(VENV)-$* --requirement $<
 	@touch $@
 
 $(VENV)/train.done: EXTRAS := train
