@@ -156,6 +156,8 @@ class Commands:
         if self._warm is None:
             self._warm = subprocess.Popen(
                 [sys.executable, str(ROOT / "tests" / "warm.py")],
+                # Its forks cannot change any more with how many threads libraries compute.
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

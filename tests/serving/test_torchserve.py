@@ -72,6 +72,7 @@ def test_the_configuration_is_hardened(settings: Settings, tmp_path: Path) -> No
     }
     assert expected.items() <= found.items()
     assert "-Xmx512m -XX:MaxDirectMemorySize=256m" in found["vmargs"]
+    assert "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" in found["vmargs"]
     # Nothing is loaded but what is registered.
     assert "load_models" not in found
     for variable in (
