@@ -32,7 +32,7 @@ from serving_ways import parse
 WAYS = (
     *("engine", "ours", "gateway", "engine/torch", "ours/torch", "gateway/torch"),
     *("example", "litserve", "bentoml", "mlflow", "pipeline"),
-    *("engine/plain", "ours/plain", "gateway/plain", "ours/torch/plain"),
+    *("engine/plain", "ours/plain", "gateway/plain", "ours/torch/plain", "example/plain"),
 )
 
 

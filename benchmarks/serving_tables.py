@@ -45,7 +45,9 @@ def comparisons(ways: Sequence[str]) -> Iterator[Comparison]:
             if peer != "example"
             for of in ("ours", "gateway")
         ),
-        # Without the features of which the pipeline has none.
+        # Without the features, of which they have none.
+        Comparison(of="ours/plain", to="example/plain", target=8, latency=True),
+        Comparison(of="gateway/plain", to="example/plain", latency=True),
         Comparison(of="ours/plain", to="pipeline", target=1, latency=True),
         Comparison(of="gateway/plain", to="pipeline", target=1, latency=True),
         Comparison(of="ours/torch/plain", to="pipeline", target=1, latency=True),

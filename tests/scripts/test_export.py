@@ -12,6 +12,7 @@ Command = Callable[..., CompletedProcess[str]]
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_a_run_becomes_an_archive(command: Command, tiny_run: Path, tmp_path: Path) -> None:
     done = command(
         "scripts/export.py",

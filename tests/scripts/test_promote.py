@@ -42,6 +42,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.slow
 def test_the_registry_alone_from_the_command_line(command: Command, tmp_path: Path) -> None:
     before = mlflow.get_tracking_uri()
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")

@@ -20,6 +20,8 @@ from fakenews.tuning.queue import TrialQueue
 from fakenews.tuning.supervisor import WORKER, _devices, supervise
 from fakenews.tuning.table import Watch
 
+pytestmark = pytest.mark.slow
+
 Child = Callable[..., "Popen[str]"]
 MakeQueue = Callable[..., TrialQueue]
 

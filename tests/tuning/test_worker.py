@@ -237,6 +237,7 @@ def spawn(
     return run
 
 
+@pytest.mark.slow
 def test_a_trial_of_several_processes(
     spawn: Callable[..., Sequence[BaseException | None]], tmp_path: Path
 ) -> None:
