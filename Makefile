@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Tests start hundreds of processes: what they import is compiled once.
+# Tests start hundreds of processes, and what these import is the same.
 unexport PYTHONDONTWRITEBYTECODE
 # Two files of tests beside each other; more would disturb those that start processes.
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile

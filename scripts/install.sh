@@ -40,3 +40,10 @@ for name, value in meant.items():
 PYTHON
 mapfile -t settings < <("$python" -m pip config list | "$python" -c "$translate")
 env "${settings[@]}" "$venv/bin/uv" pip install --quiet --python "$python" "$@"
+
+# Compiled once, on all cores, and not by each of the processes that start first. What hardly
+# anything imports is left to who does; what is no Python, as some templates, nobody minds.
+rare='databricks|fontTools|kagglesdk|moto|mypyc?|networkx|onnx(runtime|script)?|plotly|setuptools'
+rare="/(tests|cfnlint|dns|graphql|pytorch_lightning|sentence_transformers|$rare)/"
+"$python" -m compileall -q -j 0 -x "$rare|/transformers/models/(?!auto|bert/)" "$venv/lib" \
+    >/dev/null || true

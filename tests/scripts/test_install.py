@@ -88,7 +88,7 @@ def install(venv: Path, *arguments: str, status: int = 0, **variables: str) -> s
 def version(venv: Path, name: str) -> str:
     source = f"import {name}; print({name}.version)"
     return subprocess.run(
-        [venv / "bin" / "python", "-c", source], stdout=subprocess.PIPE, text=True, check=True
+        [venv / "bin" / "python", "-B", "-c", source], stdout=subprocess.PIPE, text=True, check=True
     ).stdout.strip()
 
 
