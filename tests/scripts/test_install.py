@@ -86,10 +86,9 @@ def install(venv: Path, *arguments: str, status: int = 0, **variables: str) -> s
 
 
 def version(venv: Path, name: str) -> str:
-    source = f"import {name}; print({name}.version)"
-    return subprocess.run(
-        [venv / "bin" / "python", "-B", "-c", source], stdout=subprocess.PIPE, text=True, check=True
-    ).stdout.strip()
+    # Without bytecode: another version may look like the same file.
+    command = [venv / "bin" / "python", "-B", "-c", f"import {name}; print({name}.version)"]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 def test_packages_come_from_where_pip_is_told(
