@@ -150,8 +150,8 @@ def properties(settings: Settings, folder: Path) -> dict[str, str]:
         f"-Xmx{settings.heap} -XX:MaxDirectMemorySize={settings.direct_memory} "
         # To be started anew, rather than to go on in an unknown state.
         "-XX:+ExitOnOutOfMemoryError "
-        # It passes requests on, some hundreds a second, and shares its cores with the model:
-        # compiling for millions of calls, and collecting on all cores, cost more than they save.
+        # It passes some hundreds of requests a second on, and shares its cores with the model:
+        # compiling for millions of calls, and collecting on all cores, cost more than they win.
         "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC "
         # In the working directory: these options are cut at spaces.
         "-Dlog4j.configurationFile=log4j2.xml -Dlog4j2.formatMsgNoLookups=true"
