@@ -10,7 +10,8 @@ set -euo pipefail
 venv="$1"
 shift
 python="$venv/bin/python"
-[ -x "$python" ] || "${PYTHON:-python3.11}" -m venv "$venv"
+# One that was interrupted while it was made is mended.
+"$python" -m pip --version >/dev/null 2>&1 || "${PYTHON:-python3.11}" -m venv "$venv"
 [ -x "$venv/bin/uv" ] || "$python" -m pip install --quiet uv==0.13.9
 
 read -r -d '' translate <<'PYTHON' || true
@@ -39,7 +40,9 @@ for name, value in meant.items():
         print(f"{name}={value}")
 PYTHON
 mapfile -t settings < <("$python" -m pip config list | "$python" -c "$translate")
-env "${settings[@]}" "$venv/bin/uv" pip install --quiet --python "$python" "$@"
+# Exported: the arguments of a process are seen by all, and an address may have a password.
+for setting in "${settings[@]}"; do export "${setting?}"; done
+"$venv/bin/uv" pip install --quiet --python "$python" "$@"
 
 # Compiled once, on all cores, and not by each of the processes that start first. What hardly
 # anything imports is left to who does; what is no Python, as some templates, nobody minds.

@@ -25,6 +25,7 @@ SCRIPTS = [
     ROOT / ".ci" / "image",
     ROOT / "deploy" / "install-packages",
     ROOT / "deploy" / "with-secrets",
+    ROOT / "scripts" / "install.sh",
     ROOT / "scripts" / "lock.sh",
 ]
 
