@@ -20,7 +20,7 @@ import pytest
 
 from fakenews.data.storage import Storage
 from fakenews.data.storage_errors import explain, hide, transient
-from fakenews.errors import ConfigError, DataError
+from fakenews.errors import ConfigError, DataError, Interrupted
 
 
 @pytest.fixture(params=["path", "file", "memory"])
@@ -306,3 +306,14 @@ def test_which_failures_are_worth_a_second_try():
     assert not transient(PermissionError())
     assert not transient(FileNotFoundError())
     assert not transient(OSError(errno.ENOSPC, "full"))
+
+
+def test_a_signal_is_no_error_of_the_store(tmp_path):
+    stopped = Interrupted("terminated", status=143)
+
+    def action() -> None:
+        raise stopped
+
+    with pytest.raises(Interrupted) as caught:
+        Storage(str(tmp_path))._attempt("file", action)
+    assert caught.value is stopped

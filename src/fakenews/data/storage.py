@@ -25,7 +25,7 @@ from fakenews.data.filesystems import (
     public,
 )
 from fakenews.data.storage_errors import explain, hide, transient
-from fakenews.errors import ConfigError, DataError
+from fakenews.errors import ConfigError, DataError, interruption
 
 T = TypeVar("T")
 
@@ -235,6 +235,9 @@ class Storage:
                 raise
             # Each library behind fsspec has errors of its own.
             except Exception as error:
+                # A signal is no trouble of the store.
+                if interruption(error) is not None:
+                    raise
                 patience = _PATIENCE if self._answered else _FIRST_PATIENCE
                 waited = time.monotonic() - started
                 if self.is_local or not transient(error) or waited + wait > patience:

@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from fakenews.bounds import Positive, PositiveCount
 from fakenews.data.storage import Storage
-from fakenews.errors import ConfigError, DataError, MonitoringError
+from fakenews.errors import ConfigError, DataError, MonitoringError, interruption
 from fakenews.monitoring.messages import Message, News, What, compose
 from fakenews.monitoring.verdict import Check, Kind, State, Verdict, worst
 
@@ -219,6 +219,8 @@ def _tell(name: str, channel: Channel, verdict: Verdict, message: Message | None
         return f"{name}: {error}"
     # A fault in one must not keep the others from being told.
     except Exception as error:
+        if interruption(error) is not None:
+            raise
         log.exception("%s: a bug", name)
         return f"{name}: {type(error).__name__}, a bug: its traceback is in the log"
     return None

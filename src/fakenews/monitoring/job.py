@@ -21,7 +21,6 @@ from fakenews.errors import (
     Interrupted,
     MonitoringError,
     TrackingError,
-    chain,
 )
 from fakenews.holding import holding
 from fakenews.monitoring.account import Account
@@ -174,10 +173,9 @@ def monitor(
                 if answering.changed():
                     judging = make_judging(content=answering.content())
                 outlet.run(judging, shown)
+            except Interrupted:
+                raise
             except FakeNewsError as error:
-                # What was interrupted may make an error of its own of it.
-                if any(isinstance(link, Interrupted) for link in chain(error)):
-                    raise
                 _log.error("error: %s", error)
             time.sleep(max(0.0, pause - (time.monotonic() - began)))
 

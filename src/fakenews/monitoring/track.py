@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fakenews.errors import TrackingError
+from fakenews.errors import TrackingError, interruption
 from fakenews.monitoring.metrics import LEVELS
 from fakenews.monitoring.verdict import Check, Verdict
 from fakenews.tracking.store import check_store, explain, impatient, sqlite_file
@@ -70,6 +70,8 @@ def track(
     except TrackingError:
         raise
     except Exception as error:  # of the store, of whatever kind it is
+        if interruption(error) is not None:
+            raise
         raise TrackingError(explain(tracking_uri, error)) from error
     return run_id
 
