@@ -53,9 +53,13 @@ settings.load_profile("here")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Import no slow tests to leave them out: what they need may not be installed."""
-    slow = collection_path == ROOT / "tests" / "slow"
-    return True if slow and config.getoption("markexpr") == "not slow" else None
+    """Import no tests to leave them out: it takes time, and slow ones need more packages."""
+    wanted = config.getoption("markexpr")
+    if collection_path == ROOT / "tests" / "slow":
+        return True if wanted == "not slow" else None
+    if wanted == "slow" and collection_path.match("test_*.py"):
+        return None if "mark.slow" in collection_path.read_text() else True
+    return None
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +121,45 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
 
 # Within which a command ends, also beside other tests.
 _SECONDS = 120
+_LONG = 600
+
+
+class Started:
+    """A command that runs: what tests need of `subprocess.Popen`."""
+
+    def __init__(self, pid: int, out: Path, err: Path) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._out, self._err = out, err
+
+    def poll(self) -> int | None:
+        """The exit status once there is one; negative: the signal that ended it."""
+        status = Path(f"{self._out}.status")
+        if self.returncode is None and status.exists():
+            self.returncode = int(status.read_text())
+        return self.returncode
+
+    def communicate(self, timeout: float = _LONG) -> tuple[str, str]:
+        """Wait for the end; what it said, on standard output and as errors."""
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout, self._out.read_bytes())
+            time.sleep(0.01)
+        return self._out.read_text(), "" if self._err == self._out else self._err.read_text()
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        self.send_signal(signal.SIGKILL)
 
 
 class Commands:
@@ -128,7 +171,8 @@ class Commands:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._out, self._err = folder / "out", folder / "err"
+        self._folder = folder
+        self._count = 0
         self._warm: subprocess.Popen[str] | None = None
 
     def __call__(
@@ -136,23 +180,50 @@ class Commands:
     ) -> subprocess.CompletedProcess[str]:
         argv = [str(ROOT / script), *arguments]
         # Lines are not broken earlier than the tests expect.
-        env = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-        env |= {"FAKENEWS_ROOT": str(cwd)} | environment
+        environment = {"COLUMNS": "120", "FAKENEWS_ROOT": str(cwd)} | environment
         # Answered before anything is loaded.
         if fresh or {"--help", "--cfg"} & set(arguments):
             return subprocess.run(
                 [sys.executable, *argv],
                 cwd=cwd,
-                env=env,
+                env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
                 capture_output=True,
                 text=True,
                 check=False,
                 timeout=_SECONDS,
             )
-        self._out.write_bytes(b"")
-        self._err.write_bytes(b"")
-        task = {"argv": argv, "cwd": str(cwd), "env": env}
-        task |= {"out": str(self._out), "err": str(self._err), "seconds": _SECONDS}
+        started = self._fork(argv, cwd=cwd, seconds=_SECONDS, environment=environment)
+        out, err = started.communicate()
+        assert started.returncode is not None
+        return subprocess.CompletedProcess(argv, started.returncode, out, err)
+
+    def start(self, script: str, *arguments: str, cwd: Path, **environment: str) -> Started:
+        """Run beside the test; all that is said goes to standard output."""
+        return self._fork(
+            [str(ROOT / script), *arguments],
+            cwd=cwd,
+            seconds=_LONG,
+            environment=environment,
+            together=True,
+        )
+
+    def _fork(
+        self,
+        argv: list[str],
+        *,
+        cwd: Path,
+        seconds: int,
+        environment: dict[str, str],
+        together: bool = False,
+    ) -> Started:
+        self._count += 1
+        out = self._folder / f"{self._count}.out"
+        err = out if together else out.with_suffix(".err")
+        for path in {out, err}:
+            path.write_bytes(b"")
+        env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+        task = {"argv": argv, "cwd": str(cwd), "env": env, "seconds": seconds}
+        task |= {"out": str(out), "err": str(err)}
         if self._warm is None:
             self._warm = subprocess.Popen(
                 [sys.executable, str(ROOT / "tests" / "warm.py")],
@@ -165,10 +236,7 @@ class Commands:
         assert self._warm.stdin is not None
         assert self._warm.stdout is not None
         print(json.dumps(task), file=self._warm.stdin, flush=True)
-        status = int(self._warm.stdout.readline())
-        return subprocess.CompletedProcess(
-            argv, status, self._out.read_text(), self._err.read_text()
-        )
+        return Started(int(self._warm.stdout.readline()), out, err)
 
     def close(self) -> None:
         if self._warm is not None:

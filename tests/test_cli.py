@@ -362,6 +362,41 @@ def test_a_signal_is_heard_when_it_comes_while_a_line_is_logged() -> None:
     assert done.stderr == "terminated\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "status", "message"),
+    [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")],
+)
+def test_a_signal_is_heard_when_it_comes_while_python_tidies_up(
+    name: str, status: int, message: str
+) -> None:
+    done = _after(
+        "import signal, time, weakref\n"
+        "class Thing: pass\n"
+        "def command():\n"
+        "    thing = Thing()\n"
+        f"    seen = weakref.ref(thing, lambda _: signal.raise_signal(signal.{name}))\n"
+        "    del thing\n"
+        "    print('went on', flush=True)\n"
+        "    time.sleep(60)\n"
+        "cli.run(command)"
+    )
+    assert done.returncode == status
+    assert done.stdout == "went on\n"
+    assert done.stderr == f"{message}\n"
+
+
+def test_another_error_while_python_tidies_up_is_told() -> None:
+    done = _after(
+        "class Thing:\n"
+        "    def __del__(self): raise ValueError('left')\n"
+        "def command():\n"
+        "    Thing()\n"
+        "cli.run(command)"
+    )
+    assert done.returncode == 0
+    assert "ValueError: left" in done.stderr
+
+
 def test_a_bug_keeps_its_traceback() -> None:
     done = _after("def command():\n    [][0]\ncli.run(command)")
     assert done.returncode == 1

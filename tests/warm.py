@@ -1,8 +1,8 @@
 """Runs commands, each in a fork of this process, which has loaded the libraries by then.
 
 Loading them takes seconds, of which a test that waits for one line of error learns nothing.
-A line of JSON in (`argv`, `cwd`, `env`, `out`, `err`, `seconds`), a line with the exit status
-out.
+A line of JSON in (`argv`, `cwd`, `env`, `out`, `err`, `seconds`), a line with the number of the
+process out. How it ended stands in a file `OUT.status`, once it has.
 """
 
 import gc
@@ -32,16 +32,31 @@ import torchmetrics
 assert threading.active_count() == 1, threading.enumerate()
 gc.freeze()
 
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how those ended that wait
+
 for line in sys.stdin:
     task = json.loads(line)
-    if child := os.fork():
-        _, status = os.waitpid(child, 0)
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+    reading, writing = os.pipe()
+    if os.fork():
+        os.close(writing)
+        with os.fdopen(reading) as pipe:
+            sys.stdout.write(pipe.read())
         sys.stdout.flush()
         continue
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.close(reading)
+    if child := os.fork():
+        os.write(writing, b"%d\n" % child)
+        os.close(writing)
+        _, status = os.waitpid(child, 0)
+        draft = Path(f"{task['out']}.draft")
+        draft.write_text(str(os.waitstatus_to_exitcode(status)))
+        draft.rename(f"{task['out']}.status")
+        os._exit(0)
+    os.close(writing)
     signal.alarm(task["seconds"])
     for target, path in enumerate([os.devnull, task["out"], task["err"]]):
-        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), target)
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), target)
     os.chdir(task["cwd"])
     os.environ.clear()
     os.environ.update(task["env"])

@@ -9,6 +9,7 @@
 
 import contextlib
 import errno
+import gc
 import logging
 import os
 import re
@@ -46,6 +47,10 @@ register_resolvers()
 if os.getloadavg()[0] > 0.5:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Loading PyTorch, Lightning and what they import makes a million objects that stay. Python
+# would look through them for garbage again and again, a seventh of the time of a start.
+gc.set_threshold(100_000, 10, 10)
+
 _DISTRIBUTION = re.compile(r"=\s*(tag|int|float|interval|range|choice)\(")
 
 # What a user can mend outside: a full disk, a folder that may not be written.
@@ -63,7 +68,7 @@ _MENDABLE = {
     errno.ENOENT: "choose another folder",
 }
 
-# Seconds, within which a line of a log is written.
+# Seconds, within which a line of a log is written, and Python has tidied up.
 _SOON = 0.05
 
 # Of `trainer.max_time`, which a restart would only begin to count again.
@@ -87,7 +92,8 @@ def run(command: Callable[[], Any], *, open_nodes: Sequence[str] = ()) -> None:
     if (status := launch.verdict()) is not None:
         sys.exit(status)  # torchrun starts this rank again for nothing
     launch.end_with_launcher()
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before, hook = signal.signal(signal.SIGTERM, _terminate), sys.unraisablehook
+    sys.unraisablehook = _unraisable
     _read_arguments(open_nodes)
     # Otherwise Hydra prints exceptions itself and exits; here they are wanted.
     os.environ[_FULL_ERROR] = "1"
@@ -113,6 +119,7 @@ def run(command: Callable[[], Any], *, open_nodes: Sequence[str] = ()) -> None:
     finally:
         # What is left is the interpreter's end, where an exception would only be printed.
         signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook = hook
         if not _traceback_wanted:
             del os.environ[_FULL_ERROR], os.environ[_OURS]
 
@@ -201,11 +208,26 @@ def _discard(config: DictConfig) -> None:
 def _terminate(number: int, frame: FrameType | None) -> None:
     stack = (found for found, _ in traceback.walk_stack(frame))
     if any(found.f_globals.get("__name__") == "logging" for found in stack):
-        # A log's handler prints what is raised within it, and goes on: ask again.
-        main = threading.main_thread().ident or 0
-        threading.Timer(_SOON, signal.pthread_kill, (main, number)).start()
+        # A log's handler prints what is raised within it, and goes on.
+        _ask_again(number)
         return
     raise Interrupted("terminated", status=128 + number)
+
+
+def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
+    """A signal may come while Python tidies up, where what is raised is lost."""
+    error = lost.exc_value
+    if isinstance(error, KeyboardInterrupt):
+        _ask_again(signal.SIGINT)
+    elif isinstance(error, Interrupted) and error.status > 128:
+        _ask_again(error.status - 128)
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _ask_again(number: int) -> None:
+    main = threading.main_thread().ident or 0
+    threading.Timer(_SOON, signal.pthread_kill, (main, number)).start()
 
 
 def _stop(message: str, status: int) -> NoReturn:

@@ -1,10 +1,9 @@
 """The command of the gate on real trainings: exit status, one line, files."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -14,21 +13,11 @@ from fakenews.data.sample import generate
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "400"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def train(folder: Path, *arguments: str) -> Path:
-    done = run(
+def train(command: Command, folder: Path, *arguments: str) -> Path:
+    done = command(
         "train.py",
         "data.fetch.rows=2000",
         "encoder=tiny",
@@ -38,20 +27,21 @@ def train(folder: Path, *arguments: str) -> Path:
         f"paths.cache={folder}/cache",
         f"hydra.run.dir={folder}/run",
         *arguments,
+        cwd=folder,
     )
     assert done.returncode == 0, done.stderr
     return folder / "run"
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(command: Command, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {
         "champion": ["trainer.max_epochs=4", "seed=1", "data.seed=0"],
         "seed": ["trainer.max_epochs=4", "seed=2", "data.seed=0"],
         "worse": ["model=tabular", "trainer.max_epochs=1", "optimizer.lr=1e-6"],
     }
     return {
-        name: train(tmp_path_factory.mktemp(name), *arguments)
+        name: train(command, tmp_path_factory.mktemp(name), *arguments)
         for name, arguments in made.items()
     }
 
@@ -63,14 +53,18 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def gate(champion: Path, challenger: Path, rows: Path, out: Path) -> tuple[int, str, dict]:
-    done = run(
+def gate(
+    command: Command, champion: Path, challenger: Path, rows: Path, out: Path
+) -> tuple[int, str, dict]:
+    done = command(
         "scripts/gate.py",
         f"champion={champion}",
         f"challenger={challenger}",
         f"test={rows}",
         f"out={out}",
         "policy.latency_ratio=5",
+        cwd=out.parent,
+        COLUMNS="400",
     )
     path = out / "gate.json"
     content = json.loads(path.read_text()) if path.exists() else {}
@@ -78,15 +72,19 @@ def gate(champion: Path, challenger: Path, rows: Path, out: Path) -> tuple[int, 
 
 
 def test_the_exit_status_is_the_verdict(
-    runs: dict[str, Path], rows: Path, tmp_path: Path
+    command: Command, runs: dict[str, Path], rows: Path, tmp_path: Path
 ) -> None:
-    status, said, found = gate(runs["champion"], runs["worse"], rows, tmp_path / "worse")
+    status, said, found = gate(
+        command, runs["champion"], runs["worse"], rows, tmp_path / "worse"
+    )
     assert status == 2, said
     assert found["state"] == "refused"
     assert found["reason"] in said
     assert "Traceback" not in said
 
-    status, said, found = gate(runs["worse"], runs["champion"], rows, tmp_path / "better")
+    status, said, found = gate(
+        command, runs["worse"], runs["champion"], rows, tmp_path / "better"
+    )
     # Its metrics are all better; format and behaviour are its own affair.
     metrics = [one for one in found["checks"] if "margin_borne" in one["numbers"]]
     assert all(one["passed"] for one in metrics), said
@@ -94,10 +92,10 @@ def test_the_exit_status_is_the_verdict(
 
 
 def test_another_seed_gets_the_same_verdict_twice(
-    runs: dict[str, Path], rows: Path, tmp_path: Path
+    command: Command, runs: dict[str, Path], rows: Path, tmp_path: Path
 ) -> None:
     found = [
-        gate(runs["champion"], runs["seed"], rows, tmp_path / str(number))[2]
+        gate(command, runs["champion"], runs["seed"], rows, tmp_path / str(number))[2]
         for number in range(2)
     ]
     for one in found:
@@ -107,7 +105,7 @@ def test_another_seed_gets_the_same_verdict_twice(
 
 
 def test_mistakes_are_one_line_and_leave_nothing(
-    runs: dict[str, Path], rows: Path, tmp_path: Path
+    command: Command, runs: dict[str, Path], rows: Path, tmp_path: Path
 ) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(runs["seed"] / "bundle", damaged)
@@ -117,7 +115,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
         (runs["champion"], rows, "predict with the same files: give two bundles"),
         (runs["seed"], tmp_path / "none.csv", "none.csv"),
     ):
-        status, said, _ = gate(runs["champion"], challenger, test, tmp_path / "out")
+        status, said, _ = gate(command, runs["champion"], challenger, test, tmp_path / "out")
         assert status == 1
         assert fault in said
         assert "Traceback" not in said

@@ -20,11 +20,15 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
-def _start(folder: Path, *overrides: str, out: str = "prepared") -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [
-            sys.executable,
-            str(ROOT / "scripts" / "prepare.py"),
+class Preparations:
+    """Runs `scripts/prepare.py` in a folder."""
+
+    def __init__(self, command: Any) -> None:
+        self.command = command
+
+    def start(self, folder: Path, *overrides: str, out: str = "prepared") -> Any:
+        return self.command.start(
+            "scripts/prepare.py",
             f"out={folder / out}",
             f"paths.cache={folder / 'cache'}",
             "data.fetch.rows=4000",
@@ -33,19 +37,19 @@ def _start(folder: Path, *overrides: str, out: str = "prepared") -> subprocess.P
             "shards.rows=200",
             "prepare.workers=2",
             *overrides,
-        ],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+            cwd=folder,
+        )
+
+    def run(self, folder: Path, *overrides: str, out: str = "prepared") -> str:
+        process = self.start(folder, *overrides, out=out)
+        shown, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, shown
+        return str(shown)
 
 
-def _run(folder: Path, *overrides: str, out: str = "prepared") -> str:
-    process = _start(folder, *overrides, out=out)
-    shown = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, shown
-    return shown
+@pytest.fixture(scope="module")
+def prepare(command: Any) -> Preparations:
+    return Preparations(command)
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -56,7 +60,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def _wait_for_shards(folder: Path, process: subprocess.Popen[str], count: int) -> None:
+def _wait_for_shards(folder: Path, process: Any, count: int) -> None:
     end = time.monotonic() + 200
     while len(list((folder / "cache" / "prepare").glob("*/buckets/*.json"))) < count:
         assert process.poll() is None, process.communicate()[0]
@@ -65,31 +69,33 @@ def _wait_for_shards(folder: Path, process: subprocess.Popen[str], count: int) -
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def undisturbed(
+    prepare: Preparations, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    _run(folder)
+    prepare.run(folder)
     return _files(folder / "prepared")
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bytes(
-    tmp_path: Path, undisturbed: dict[str, bytes]
+    prepare: Preparations, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     for count in (2, 6):
-        process = _start(tmp_path)
+        process = prepare.start(tmp_path)
         _wait_for_shards(tmp_path, process, count)
         process.kill()
         process.communicate()
         assert not (tmp_path / "prepared" / "manifest.json").exists()
-    shown = _run(tmp_path)
+    shown = prepare.run(tmp_path)
     assert "going on with the preparation" in shown
     assert _files(tmp_path / "prepared") == undisturbed
-    assert "nothing to do" in _run(tmp_path)
+    assert "nothing to do" in prepare.run(tmp_path)
 
 
 def test_ctrl_c_stops_all_processes_and_says_so(
-    tmp_path: Path, undisturbed: dict[str, bytes]
+    prepare: Preparations, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    process = _start(tmp_path)
+    process = prepare.start(tmp_path)
     _wait_for_shards(tmp_path, process, 1)
     workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
@@ -98,14 +104,14 @@ def test_ctrl_c_stops_all_processes_and_says_so(
     assert "interrupted" in shown
     assert "Traceback" not in shown
     assert not psutil.wait_procs(workers, timeout=20)[1]
-    _run(tmp_path)
+    prepare.run(tmp_path)
     assert _files(tmp_path / "prepared") == undisturbed
 
 
 def test_a_worker_that_is_killed_is_told_and_nothing_is_lost(
-    tmp_path: Path, undisturbed: dict[str, bytes]
+    prepare: Preparations, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    process = _start(tmp_path)
+    process = prepare.start(tmp_path)
     _wait_for_shards(tmp_path, process, 1)
     for worker in psutil.Process(process.pid).children():
         if "spawn_main" in " ".join(worker.cmdline()):
@@ -114,15 +120,15 @@ def test_a_worker_that_is_killed_is_told_and_nothing_is_lost(
     assert process.returncode == 1
     assert "error: a worker process died" in shown
     assert "Traceback" not in shown
-    _run(tmp_path)
+    prepare.run(tmp_path)
     assert _files(tmp_path / "prepared") == undisturbed
 
 
-def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
+def test_two_at_once_do_not_mix(prepare: Preparations, tmp_path: Path) -> None:
     much = ("data.fetch.rows=20000", "shards.rows=100")
-    first = _start(tmp_path, *much)
+    first = prepare.start(tmp_path, *much)
     _wait_for_shards(tmp_path, first, 1)
-    second = _start(tmp_path, *much)
+    second = prepare.start(tmp_path, *much)
     shown = second.communicate(timeout=100)[0]
     assert second.returncode == 1
     assert "another process is preparing" in shown
@@ -132,9 +138,9 @@ def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("small_disk", ["512k"], indirect=True)
 def test_a_full_disk_is_one_line_and_with_room_it_goes_on(
-    tmp_path: Path, undisturbed: dict[str, bytes], small_disk: Path
+    prepare: Preparations, tmp_path: Path, undisturbed: dict[str, bytes], small_disk: Path
 ) -> None:
-    process = _start(tmp_path, f"prepare.work_dir={small_disk}")
+    process = prepare.start(tmp_path, f"prepare.work_dir={small_disk}")
     shown = process.communicate(timeout=200)[0]
     assert process.returncode == 1
     assert "No space left" in shown
@@ -142,14 +148,16 @@ def test_a_full_disk_is_one_line_and_with_room_it_goes_on(
     assert "Traceback" not in shown
     assert not (tmp_path / "prepared").exists()
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
-    _run(tmp_path, f"prepare.work_dir={small_disk}")
+    prepare.run(tmp_path, f"prepare.work_dir={small_disk}")
     assert _files(tmp_path / "prepared") == undisturbed
 
 
 @pytest.mark.usefixtures("small_disk")
 @pytest.mark.parametrize("small_disk", ["300k"], indirect=True)
-def test_a_result_without_room_is_one_line_and_workers_leave_nothing(tmp_path: Path) -> None:
-    process = _start(tmp_path, out="small/prepared")
+def test_a_result_without_room_is_one_line_and_workers_leave_nothing(
+    prepare: Preparations, tmp_path: Path
+) -> None:
+    process = prepare.start(tmp_path, out="small/prepared")
     shown = process.communicate(timeout=200)[0]
     assert process.returncode == 1
     assert "the disk is full" in shown.splitlines()[-1]
@@ -213,9 +221,9 @@ def ray_address() -> Iterator[str]:
 
 
 def test_a_ray_cluster_of_two_nodes_makes_the_same_dataset(
-    tmp_path: Path, undisturbed: dict[str, bytes], ray_address: str
+    prepare: Preparations, tmp_path: Path, undisturbed: dict[str, bytes], ray_address: str
 ) -> None:
-    _run(tmp_path, "prepare.engine=ray", f"prepare.address={ray_address}", out="by-ray")
+    prepare.run(tmp_path, "prepare.engine=ray", f"prepare.address={ray_address}", out="by-ray")
     found = _files(tmp_path / "by-ray")
     assert json.loads(found["manifest.json"])["shards"]["train"]
     assert found == undisturbed

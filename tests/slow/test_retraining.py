@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -62,27 +62,22 @@ class Place:
     Attributes:
         root: The folder.
         cache: Of downloads and tokens.
+        command: Starts what is run there.
     """
 
     root: Path
     cache: Path
+    command: Any
 
-    def command(self, script: str, *options: str) -> list[str]:
-        paths = (f"paths.root={self.root}", f"paths.cache={self.cache}")
-        return [sys.executable, str(ROOT / script), *options, *paths]
+    @property
+    def paths(self) -> tuple[str, str]:
+        return f"paths.root={self.root}", f"paths.cache={self.cache}"
 
     def run(self, script: str, *options: str, status: int = 0) -> str:
-        done = subprocess.run(
-            self.command(script, *options),
-            cwd=self.root,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == status, done.stdout
-        return done.stdout
+        process = self.command.start(script, *options, *self.paths, cwd=self.root)
+        said, _ = process.communicate()
+        assert process.returncode == status, said
+        return str(said)
 
     def options(self, *more: str) -> list[str]:
         return [
@@ -132,13 +127,10 @@ class Servers:
         ]
         self.place = place
         self.url = f"http://127.0.0.1:{ports[0]}"
-        self._log = (place.root / "serve.log").open("ab")
-        self._process = subprocess.Popen(
-            place.command("scripts/serve.py", f"serve.gateway.port={ports[0]}", *self.options),
+        self._process = place.command.start(
+            "scripts/serve.py",
+            *(f"serve.gateway.port={ports[0]}", *self.options, *place.paths),
             cwd=place.root,
-            stdout=self._log,
-            stderr=self._log,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
 
     def __enter__(self) -> Self:
@@ -156,8 +148,7 @@ class Servers:
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        self._process.wait(60)
-        self._log.close()
+        self._process.communicate(timeout=60)
 
     def _open(self) -> bool:
         try:
@@ -196,9 +187,10 @@ def listed(*options: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def champion(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def champion(command: Any, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Trained, registered, promoted; and later labels of headlines that have drifted."""
-    place = Place(tmp_path_factory.mktemp("loop"), tmp_path_factory.mktemp("cache"))
+    root, cache = tmp_path_factory.mktemp("loop"), tmp_path_factory.mktemp("cache")
+    place = Place(root, cache, command)
     place.run("train.py", "name=loop", "data.fetch.rows=2000", *QUICK)
     place.run(
         "scripts/promote.py", "name=loop", "action=promote", "version=1", "force=true",
@@ -216,7 +208,7 @@ def place(champion: Place, tmp_path: Path) -> Place:
     """A copy, whose store says where its files are now."""
     root = champion.root.parent / f"{tmp_path.name}-copy"
     shutil.copytree(champion.root, root)
-    return Place(root, champion.cache)
+    return replace(champion, root=root)
 
 
 def digest(folder: Path) -> str:
@@ -226,7 +218,7 @@ def digest(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def whole(champion: Place) -> Place:
     """A cycle that nothing disturbed."""
-    place = Place(champion.root.parent / "whole", champion.cache)
+    place = replace(champion, root=champion.root.parent / "whole")
     shutil.copytree(champion.root, place.root)
     place.retrain("cycle=one")
     return place
@@ -315,8 +307,8 @@ class Airflow:
 
     def options(self, *more: str) -> dict[str, str]:
         """What is typed for the DAG of retraining."""
-        paths = [f"paths.root={self.place.root}", f"paths.cache={self.place.cache}"]
-        return {"FAKENEWS_RETRAIN": shlex.join([*self.place.options(*more)[1:], *paths])}
+        options = [*self.place.options(*more)[1:], *self.place.paths]
+        return {"FAKENEWS_RETRAIN": shlex.join(options)}
 
     def retrain(self, *options: str, **variables: str) -> dict[str, str]:
         """Run the DAG of retraining; the state of each task, and of the run."""
@@ -384,11 +376,9 @@ wait $!
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(champion: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database of Airflow in which nothing is."""
-    return Airflow(
-        Place(tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("none"))
-    ).store
+    return Airflow(replace(champion, root=tmp_path_factory.mktemp("empty"))).store
 
 
 @pytest.fixture

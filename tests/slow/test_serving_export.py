@@ -1,10 +1,9 @@
 """Real encoders as ONNX and in integers, and the whole command in processes of its own."""
 
 import hashlib
-import os
 import subprocess
-import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,23 +99,23 @@ def test_networks(network: type[Network], pooling: Any) -> None:
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnx", "onnx-int8"])
-def test_the_command_twice(tiny_run: Path, tmp_path: Path, engine: str) -> None:
+def test_the_command_twice(
+    command: Callable[..., "subprocess.CompletedProcess[str]"],
+    tiny_run: Path,
+    tmp_path: Path,
+    engine: str,
+) -> None:
     digests = []
     for threads in ("1", "2"):
         out = tmp_path / threads
-        done = subprocess.run(
-            [
-                sys.executable,
-                str(ROOT / "scripts" / "export.py"),
-                f"bundle={tiny_run}",
-                f"engine={engine}",
-                f"out={out}",
-            ],
+        done = command(
+            "scripts/export.py",
+            f"bundle={tiny_run}",
+            f"engine={engine}",
+            f"out={out}",
             cwd=tmp_path,
-            env=os.environ | {"OMP_NUM_THREADS": threads},
-            capture_output=True,
-            text=True,
-            check=False,
+            fresh=threads != "1",  # read when libraries load
+            OMP_NUM_THREADS=threads,
         )
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr

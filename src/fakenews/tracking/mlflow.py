@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from fakenews.bounds import Positive
-from fakenews.errors import TrackingError
+from fakenews.errors import TrackingError, interruption
 from fakenews.tracking.store import check_store, explain, impatient, sqlite_file
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class MLflowTracker(MLFlowLogger):
             self.log_files(files or {})
         except Exception as error:
             self._undo(is_new=is_new)
-            if isinstance(error, TrackingError):
+            if isinstance(error, TrackingError) or interruption(error) is not None:
                 raise
             raise TrackingError(explain(self._tracking_uri, error)) from error
         if self._wants_system_metrics:
@@ -251,6 +251,8 @@ class MLflowTracker(MLFlowLogger):
                 else:
                     self.experiment.log_artifact(self.run_id, str(path), folder)
         except Exception as error:
+            if interruption(error) is not None:
+                raise
             raise TrackingError(explain(self._tracking_uri, error)) from error
 
     @rank_zero_only
@@ -290,6 +292,8 @@ class MLflowTracker(MLFlowLogger):
                 await_creation_for=None,
             )
         except MlflowException as error:
+            if interruption(error) is not None:
+                raise
             raise TrackingError(explain(self._tracking_uri, error)) from error
         return int(version.version)
 
@@ -314,6 +318,8 @@ class MLflowTracker(MLFlowLogger):
                 self.experiment.set_tag(self.run_id, name, value)
             self.experiment.set_terminated(self.run_id, status=status)
         except Exception as error:
+            if interruption(error) is not None:
+                raise
             message = explain(self._tracking_uri, error)
             if status == "FINISHED":
                 raise TrackingError(message) from error

@@ -24,7 +24,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from fakenews.errors import TuningError
+from fakenews.errors import TuningError, interruption
 from fakenews.tracking.store import public, sqlite_file
 from fakenews.tuning.retry import queue_again
 
@@ -215,6 +215,9 @@ def patiently(action: Callable[[], T], url: str, *, patience: float | None = Non
         try:
             result = action()
         except UNREACHABLE as error:
+            # A signal is no trouble of the storage.
+            if interruption(error) is not None:
+                raise
             message = _explain(url, error)
             if time.monotonic() - started > patience:
                 raise TuningError(
