@@ -7,9 +7,10 @@ from pathlib import Path
 
 import mlflow.artifacts
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from fakenews.errors import TrackingError
+from fakenews.errors import TrackingError, interruption
 from fakenews.tracking.mlflow import MLflowTracker, flat, valid_keys
 
 pytestmark = [
@@ -38,6 +39,25 @@ def name(request: pytest.FixtureRequest) -> str:
 def tracker(uri: str, name: str, **options: object) -> MLflowTracker:
     settings: dict[str, object] = {"system_metrics": False, "timeout": 5.0} | options
     return MLflowTracker(tracking_uri=uri, experiment_name=name, **settings)  # type: ignore[arg-type]
+
+
+def test_a_signal_is_no_refusal_of_the_store(
+    uri: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        error = MlflowException("while it tidied up")
+        error.__context__ = KeyboardInterrupt()
+        raise error
+
+    run = tracker(uri, name)
+    run.begin(parameters={}, tags={})
+    (tmp_path / "file").write_text("text")
+    for call in ("log_artifact", "set_terminated"):
+        monkeypatch.setattr(run.experiment, call, interrupted)
+    for act in (lambda: run.log_files({tmp_path / "file": None}), lambda: run.end("KILLED")):
+        with pytest.raises(MlflowException) as caught:
+            act()
+        assert isinstance(interruption(caught.value), KeyboardInterrupt)
 
 
 def test_run_from_begin_to_end(uri: str, name: str, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from fakenews.errors import TuningError
+from fakenews.errors import TuningError, interruption
 from fakenews.tuning import storage as module
 from fakenews.tuning.storage import exclusive, open_storage, patiently, release, tell
 
@@ -284,6 +284,14 @@ def test_a_mistake_is_not_repeated() -> None:
     with pytest.raises(ValueError, match="a bug"):
         patiently(flaky, "sqlite:///x.db")
     assert flaky.failures == 0
+
+
+def test_a_signal_is_no_trouble_of_the_storage() -> None:
+    error = StorageInternalError("while it tidied up")
+    error.__context__ = KeyboardInterrupt()
+    with pytest.raises(StorageInternalError) as caught:
+        patiently(Flaky(1, error), "sqlite:///x.db")
+    assert isinstance(interruption(caught.value), KeyboardInterrupt)
 
 
 def test_an_error_is_told_in_one_short_line(storage: RDBStorage, url: str) -> None:

@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from fakenews.errors import DataError
+from fakenews.errors import DataError, interruption
 
 _BLOCK = 1 << 16
 
@@ -127,6 +127,8 @@ def _from_kaggle(handle: str, name: str, out: IO[bytes]) -> None:
     try:
         found = Path(kagglehub.dataset_download(handle, path=name))
     except Exception as error:
+        if interruption(error) is not None:
+            raise
         # Any kind: kagglehub documents none, and the next source may still work.
         raise _SourceError(_reason(error)) from error
     with found.open("rb") as file:
