@@ -2,21 +2,18 @@
 
 import json
 import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from fakenews.data.sample import generate
+from fixtures.commands import Commands
 
 pytestmark = pytest.mark.slow
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
-
-def train(command: Command, folder: Path, *arguments: str) -> Path:
+def train(command: Commands, folder: Path, *arguments: str) -> Path:
     done = command(
         "train.py",
         "data.fetch.rows=2000",
@@ -34,7 +31,7 @@ def train(command: Command, folder: Path, *arguments: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(command: Command, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(command: Commands, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {
         "champion": ["trainer.max_epochs=4", "seed=1", "data.seed=0"],
         "seed": ["trainer.max_epochs=4", "seed=2", "data.seed=0"],
@@ -54,7 +51,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def gate(
-    command: Command, champion: Path, challenger: Path, rows: Path, out: Path
+    command: Commands, champion: Path, challenger: Path, rows: Path, out: Path
 ) -> tuple[int, str, dict]:
     done = command(
         "scripts/gate.py",
@@ -72,7 +69,7 @@ def gate(
 
 
 def test_the_exit_status_is_the_verdict(
-    command: Command, runs: dict[str, Path], rows: Path, tmp_path: Path
+    command: Commands, runs: dict[str, Path], rows: Path, tmp_path: Path
 ) -> None:
     status, said, found = gate(
         command, runs["champion"], runs["worse"], rows, tmp_path / "worse"
@@ -92,7 +89,7 @@ def test_the_exit_status_is_the_verdict(
 
 
 def test_another_seed_gets_the_same_verdict_twice(
-    command: Command, runs: dict[str, Path], rows: Path, tmp_path: Path
+    command: Commands, runs: dict[str, Path], rows: Path, tmp_path: Path
 ) -> None:
     found = [
         gate(command, runs["champion"], runs["seed"], rows, tmp_path / str(number))[2]
@@ -105,7 +102,7 @@ def test_another_seed_gets_the_same_verdict_twice(
 
 
 def test_mistakes_are_one_line_and_leave_nothing(
-    command: Command, runs: dict[str, Path], rows: Path, tmp_path: Path
+    command: Commands, runs: dict[str, Path], rows: Path, tmp_path: Path
 ) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(runs["seed"] / "bundle", damaged)

@@ -15,6 +15,7 @@ import pytest
 
 from fakenews.data.shards import read_manifest
 from fakenews.data.storage import Storage
+from fixtures.commands import Commands, Started
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -23,10 +24,10 @@ pytestmark = pytest.mark.slow
 class Preparations:
     """Runs `scripts/prepare.py` in a folder."""
 
-    def __init__(self, command: Any) -> None:
+    def __init__(self, command: Commands) -> None:
         self.command = command
 
-    def start(self, folder: Path, *overrides: str, out: str = "prepared") -> Any:
+    def start(self, folder: Path, *overrides: str, out: str = "prepared") -> Started:
         return self.command.start(
             "scripts/prepare.py",
             f"out={folder / out}",
@@ -44,11 +45,11 @@ class Preparations:
         process = self.start(folder, *overrides, out=out)
         shown, _ = process.communicate(timeout=300)
         assert process.returncode == 0, shown
-        return str(shown)
+        return shown
 
 
 @pytest.fixture(scope="module")
-def prepare(command: Any) -> Preparations:
+def prepare(command: Commands) -> Preparations:
     return Preparations(command)
 
 
@@ -60,7 +61,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def _wait_for_shards(folder: Path, process: Any, count: int) -> None:
+def _wait_for_shards(folder: Path, process: Started, count: int) -> None:
     end = time.monotonic() + 200
     while len(list((folder / "cache" / "prepare").glob("*/buckets/*.json"))) < count:
         assert process.poll() is None, process.communicate()[0]

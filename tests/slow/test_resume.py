@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from fakenews.bundle import sha256
+from fixtures.commands import Commands
 
 pytestmark = [
     pytest.mark.slow,
@@ -39,16 +40,13 @@ SETTINGS = (
 )
 
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
 @dataclass
 class Place:
     """A folder of runs, and the command that works in it."""
 
     root: Path
     cache: Path
-    command: Command
+    command: Commands
     settings: tuple[str, ...] = SETTINGS
 
     def arguments(self, *overrides: str) -> list[str]:
@@ -101,7 +99,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, cache: Path, command: Command) -> Place:
+def whole(tmp_path_factory: pytest.TempPathFactory, cache: Path, command: Commands) -> Place:
     """A run that was never stopped."""
     place = Place(tmp_path_factory.mktemp("whole"), cache, command)
     done = place.run()
@@ -110,7 +108,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, cache: Path, command: Comman
 
 
 @pytest.fixture
-def place(tmp_path: Path, cache: Path, command: Command) -> Place:
+def place(tmp_path: Path, cache: Path, command: Commands) -> Place:
     return Place(tmp_path, cache, command)
 
 
@@ -238,7 +236,7 @@ def test_terminated_in_evaluation(whole: Place, place: Place):
     assert_same_end(place, whole)
 
 
-def test_early_stopping_and_averaged_weights(tmp_path: Path, cache: Path, command: Command):
+def test_early_stopping_and_averaged_weights(tmp_path: Path, cache: Path, command: Commands):
     settings = (
         *SETTINGS,
         "callbacks=ema",
@@ -269,7 +267,7 @@ def test_a_finished_run_says_so(whole: Place):
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory, cache: Path, command: Command) -> Place:
+def stopped(tmp_path_factory: pytest.TempPathFactory, cache: Path, command: Commands) -> Place:
     place = Place(tmp_path_factory.mktemp("stopped"), cache, command)
     assert (
         place.stop(signal.SIGTERM, "Epoch 1:  2", "logger.tracking_uri=sqlite:///x.db")[0]

@@ -27,6 +27,7 @@ from fakenews.data.sample import Drift, generate
 from fakenews.retraining.cycle import STEPS
 from fakenews.retraining.manifest import read_dataset
 from fakenews.retraining.registry import Registry
+from fixtures.commands import Commands
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = Path(os.environ.get("AIRFLOW_VENV") or ROOT / ".venv-airflow")
@@ -67,7 +68,7 @@ class Place:
 
     root: Path
     cache: Path
-    command: Any
+    command: Commands
 
     @property
     def paths(self) -> tuple[str, str]:
@@ -77,7 +78,7 @@ class Place:
         process = self.command.start(script, *options, *self.paths, cwd=self.root)
         said, _ = process.communicate()
         assert process.returncode == status, said
-        return str(said)
+        return said
 
     def options(self, *more: str) -> list[str]:
         return [
@@ -187,7 +188,7 @@ def listed(*options: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def champion(command: Any, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def champion(command: Commands, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Trained, registered, promoted; and later labels of headlines that have drifted."""
     root, cache = tmp_path_factory.mktemp("loop"), tmp_path_factory.mktemp("cache")
     place = Place(root, cache, command)

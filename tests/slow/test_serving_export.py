@@ -1,9 +1,7 @@
 """Real encoders as ONNX and in integers, and the whole command in processes of its own."""
 
 import hashlib
-import subprocess
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from fakenews.predictor import Predictor
 from fakenews.serving.golden import TEXTS
 from fakenews.serving.quantise import quantise
 from fakenews.serving.to_onnx import to_onnx
+from fixtures.commands import Commands
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +99,7 @@ def test_networks(network: type[Network], pooling: Any) -> None:
 
 @pytest.mark.parametrize("engine", ["torch", "onnx", "onnx-int8"])
 def test_the_command_twice(
-    command: Callable[..., "subprocess.CompletedProcess[str]"],
+    command: Commands,
     tiny_run: Path,
     tmp_path: Path,
     engine: str,

