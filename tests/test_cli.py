@@ -304,20 +304,20 @@ cli.run(command)
 """
 
 
-@pytest.mark.parametrize(
+each_signal = pytest.mark.parametrize(
     ("number", "status", "message"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
+
+
+@each_signal
 def test_signal_gives_its_exit_status(number: int, status: int, message: str) -> None:
     done = _after(WAIT, send=number)
     assert done.returncode == status
     assert done.stderr == f"{message}\n"
 
 
-@pytest.mark.parametrize(
-    ("number", "status", "message"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
-)
+@each_signal
 def test_a_signal_stays_one_when_a_library_fails_to_tidy_up(
     number: int, status: int, message: str
 ) -> None:
@@ -362,19 +362,16 @@ def test_a_signal_is_heard_when_it_comes_while_a_line_is_logged() -> None:
     assert done.stderr == "terminated\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "status", "message"),
-    [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")],
-)
+@each_signal
 def test_a_signal_is_heard_when_it_comes_while_python_tidies_up(
-    name: str, status: int, message: str
+    number: int, status: int, message: str
 ) -> None:
     done = _after(
         "import signal, time, weakref\n"
         "class Thing: pass\n"
         "def command():\n"
         "    thing = Thing()\n"
-        f"    seen = weakref.ref(thing, lambda _: signal.raise_signal(signal.{name}))\n"
+        f"    seen = weakref.ref(thing, lambda _: signal.raise_signal({number:d}))\n"
         "    del thing\n"
         "    print('went on', flush=True)\n"
         "    time.sleep(60)\n"

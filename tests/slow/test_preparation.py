@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,6 @@ from fakenews.data.shards import read_manifest
 from fakenews.data.storage import Storage
 from fixtures.commands import Commands, Started
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
@@ -166,14 +164,12 @@ def test_a_result_without_room_is_one_line_and_workers_leave_nothing(
 
 
 def test_a_bucket_gets_the_same_dataset_and_trains(
-    tmp_path: Path, undisturbed: dict[str, bytes], s3_url: tuple[str, dict[str, Any]]
+    command: Commands,
+    tmp_path: Path,
+    undisturbed: dict[str, bytes],
+    s3_url: tuple[str, dict[str, Any]],
 ) -> None:
     url, options = s3_url
-    environment = os.environ | {
-        "AWS_ACCESS_KEY_ID": str(options["key"]),
-        "AWS_SECRET_ACCESS_KEY": str(options["secret"]),
-        "OMP_NUM_THREADS": "1",
-    }
     endpoint = f"{{endpoint_url: '{options['endpoint_url']}'}}"
     commands = (
         [
@@ -187,18 +183,14 @@ def test_a_bucket_gets_the_same_dataset_and_trains(
         ],
     )
     for script, *overrides in commands:
-        done = subprocess.run(
-            [
-                *(sys.executable, str(ROOT / script), *overrides),
-                f"paths.cache={tmp_path}/cache",
-            ],
+        process = command.start(
+            *(script, *overrides, f"paths.cache={tmp_path}/cache"),
             cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
+            AWS_ACCESS_KEY_ID=str(options["key"]),
+            AWS_SECRET_ACCESS_KEY=str(options["secret"]),
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        shown, _ = process.communicate()
+        assert process.returncode == 0, shown
     stored = Storage(f"{url}/news", options=options)
     assert {path: stored.read_bytes(path) for path in stored.list()} == undisturbed
     (data,) = tmp_path.glob("runs/*/*/data.json")

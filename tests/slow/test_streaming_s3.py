@@ -10,13 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
 
 from fakenews.data.prepared import PreparedDataset, load
 from fakenews.data.storage import Storage
 from fakenews.errors import DataError
 from fakenews.training.streaming import StreamingDataModule
+from fixtures.s3 import make_bucket
 
 pytestmark = pytest.mark.slow
 
@@ -48,15 +48,7 @@ def test_an_epoch_ends_with_one_line_and_no_thread(
 ):
     address, process = server
     options: dict[str, Any] = {"endpoint_url": address, "key": "test", "secret": "hidden-one"}
-    client = boto3.client(
-        "s3",
-        endpoint_url=address,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",  # noqa: S106 the server takes any
-    )
-    client.create_bucket(Bucket="news")
-    client.close()
+    make_bucket(address, "news")
     bucket = Storage("s3://news/prepared", options=options)
     local = write_prepared(tmp_path / "data", shard_groups=[(20,)] * 60)
     for path in local.storage.list():

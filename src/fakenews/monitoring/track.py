@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fakenews.errors import TrackingError, interruption
 from fakenews.monitoring.metrics import LEVELS
 from fakenews.monitoring.verdict import Check, Verdict
-from fakenews.tracking.store import check_store, explain, impatient, sqlite_file
+from fakenews.tracking.store import check_store, impatient, refusals, sqlite_file
 
 _TIMEOUT = 10.0
 _MEASURES = ("value", "threshold", "p_value", "effect")
@@ -53,26 +52,17 @@ def track(
         for check in verdict.checks
         for name, number in _numbers(check).items()
     ]
-    try:
-        with impatient(_TIMEOUT):
-            client = MlflowClient(tracking_uri=tracking_uri)
-            run = client.create_run(
-                _experiment(client, tracking_uri, experiment), start_time=at
-            )
-            run_id = str(run.info.run_id)
-            client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
-            for start in range(0, len(metrics), 1000):
-                client.log_batch(run_id, metrics=metrics[start : start + 1000])
-            for path in files:
-                below = path.parent.relative_to(folder).as_posix()
-                client.log_artifact(run_id, str(path), None if below == "." else below)
-            client.set_terminated(run_id, "FINISHED")
-    except TrackingError:
-        raise
-    except Exception as error:  # of the store, of whatever kind it is
-        if interruption(error) is not None:
-            raise
-        raise TrackingError(explain(tracking_uri, error)) from error
+    with refusals(tracking_uri), impatient(_TIMEOUT):
+        client = MlflowClient(tracking_uri=tracking_uri)
+        run = client.create_run(_experiment(client, tracking_uri, experiment), start_time=at)
+        run_id = str(run.info.run_id)
+        client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
+        for start in range(0, len(metrics), 1000):
+            client.log_batch(run_id, metrics=metrics[start : start + 1000])
+        for path in files:
+            below = path.parent.relative_to(folder).as_posix()
+            client.log_artifact(run_id, str(path), None if below == "." else below)
+        client.set_terminated(run_id, "FINISHED")
     return run_id
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from fakenews.errors import RetrainingError, TrackingError
+from fakenews.errors import RetrainingError
 from fakenews.retraining.standing import (
     DATA_HASH,
     DATA_VERSION,
@@ -26,7 +26,7 @@ from fakenews.retraining.standing import (
     swap,
 )
 from fakenews.tracking.artifacts import check_existing
-from fakenews.tracking.store import explain, impatient, public
+from fakenews.tracking.store import explain, impatient, public, refusals
 
 # Champion after previous: whoever asks for it meanwhile gets the one that still answers.
 _ORDER: tuple[Alias, ...] = ("previous", "champion", "challenger")
@@ -225,20 +225,19 @@ class Registry:
         Args:
             absent: What it means when there is no such thing.
         """
+        from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
         if self._made is None:
             check_existing(self._uri, self._timeout)
             self._made = MlflowClient(self._uri)
-        try:
-            with impatient(self._timeout):
+        with refusals(self._uri), impatient(self._timeout):
+            try:
                 yield self._made
-        except (RetrainingError, TrackingError):
-            raise
-        except Exception as error:  # of the store, of whatever kind it is
-            if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
-                raise RetrainingError(absent or explain(self._uri, error)) from error
-            raise TrackingError(explain(self._uri, error)) from error
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    raise RetrainingError(absent or explain(self._uri, error)) from error
+                raise
 
 
 def _version(found: Any) -> ModelVersion:

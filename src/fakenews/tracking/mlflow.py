@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from fakenews.bounds import Positive
 from fakenews.errors import TrackingError, interruption
-from fakenews.tracking.store import check_store, explain, impatient, sqlite_file
+from fakenews.tracking.store import check_store, explain, impatient, refusals, sqlite_file
 
 log = logging.getLogger(__name__)
 
@@ -123,29 +123,30 @@ class MLflowTracker(MLFlowLogger):
         is_new = self._run_id is None
         self._begun = True
         try:
-            if is_new:
-                self._experiment_id = self._find_experiment()
-            run_id = str(self.run_id)
-            self.experiment.update_run(run_id, status="RUNNING")
-            earlier = self.experiment.get_run(run_id).data
-            known = earlier.params
-            self._logged = {key: self._last_step(run_id, key) for key in earlier.metrics}
-            params = [
-                Param(keys[name], str(value)[:_MAX_PARAM_LENGTH])
-                for name, value in flattened.items()
-                if keys[name] not in known
-            ]
-            for start in range(0, len(params), _MAX_PARAMS):
-                self.experiment.log_batch(run_id, params=params[start : start + _MAX_PARAMS])
-            self.experiment.log_batch(
-                run_id, tags=[RunTag(name, value) for name, value in tags.items()]
-            )
-            self.log_files(files or {})
-        except Exception as error:
+            with refusals(self._tracking_uri):
+                if is_new:
+                    self._experiment_id = self._find_experiment()
+                run_id = str(self.run_id)
+                self.experiment.update_run(run_id, status="RUNNING")
+                earlier = self.experiment.get_run(run_id).data
+                known = earlier.params
+                self._logged = {key: self._last_step(run_id, key) for key in earlier.metrics}
+                params = [
+                    Param(keys[name], str(value)[:_MAX_PARAM_LENGTH])
+                    for name, value in flattened.items()
+                    if keys[name] not in known
+                ]
+                for start in range(0, len(params), _MAX_PARAMS):
+                    self.experiment.log_batch(
+                        run_id, params=params[start : start + _MAX_PARAMS]
+                    )
+                self.experiment.log_batch(
+                    run_id, tags=[RunTag(name, value) for name, value in tags.items()]
+                )
+                self.log_files(files or {})
+        except Exception:
             self._undo(is_new=is_new)
-            if isinstance(error, TrackingError) or interruption(error) is not None:
-                raise
-            raise TrackingError(explain(self._tracking_uri, error)) from error
+            raise
         if self._wants_system_metrics:
             self._start_monitor(run_id)
         return run_id
@@ -244,16 +245,12 @@ class MLflowTracker(MLFlowLogger):
         Raises:
             TrackingError: The store refuses.
         """
-        try:
+        with refusals(self._tracking_uri):
             for path, folder in paths.items():
                 if path.is_dir():
                     self.experiment.log_artifacts(self.run_id, str(path), folder)
                 else:
                     self.experiment.log_artifact(self.run_id, str(path), folder)
-        except Exception as error:
-            if interruption(error) is not None:
-                raise
-            raise TrackingError(explain(self._tracking_uri, error)) from error
 
     @rank_zero_only
     def register(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fakenews.errors import TrackingError
+from fakenews.errors import FakeNewsError, TrackingError, interruption
 
 
 def check_store(uri: str, *, timeout: float, option: str = "logger.tracking_uri") -> None:
@@ -124,6 +124,26 @@ def _check_sqlite(path: Path, timeout: float, option: str) -> None:
         raise TrackingError(
             f"the MLflow store {path} cannot be written ({error}): {mend}, or {_other(option)}"
         ) from error
+
+
+@contextmanager
+def refusals(uri: str) -> Iterator[None]:
+    """What a store refuses, for whatever reason, as one error; a signal is none.
+
+    Args:
+        uri: Of the store.
+
+    Raises:
+        TrackingError: The store refuses.
+    """
+    try:
+        yield
+    except FakeNewsError:
+        raise
+    except Exception as error:
+        if interruption(error) is not None:
+            raise
+        raise TrackingError(explain(uri, error)) from error
 
 
 @contextmanager
