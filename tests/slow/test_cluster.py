@@ -19,6 +19,7 @@ import torch
 
 from fakenews.data.prepared import PreparedDataset
 from fakenews.models.encoder import tiny
+from fixtures.commands import Commands
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +61,7 @@ class Place:
 
     root: Path
     data: Path | None  # prepared; None: in memory
+    command: Commands
     processes: list["subprocess.Popen[str]"] = field(default_factory=list)
 
     def start(
@@ -67,8 +69,10 @@ class Place:
         *overrides: str,
         within: tuple[str, ...] = (),
         pause: float = 0,
+        fresh: bool = False,
         **environment: str,
     ) -> "subprocess.Popen[str]":
+        """Start the launcher; its ranks are forked, unless all shall be as for a person."""
         notes = self.root / "notes"
         notes.mkdir(parents=True, exist_ok=True)
         (self.root / "sitecustomize.py").write_text(NOTES)
@@ -85,6 +89,7 @@ class Place:
             cwd=self.root,
             env=os.environ
             | {"OMP_NUM_THREADS": "1", "NOTES": str(notes), "PAUSE": str(pause)}
+            | ({} if fresh else {"PYTHON_EXEC": self.command.python})  # of torchrun
             | environment
             | {"PYTHONPATH": f"{self.root}:{os.environ.get('PYTHONPATH', '')}"},
             stdout=subprocess.PIPE,
@@ -151,8 +156,8 @@ def data(write_prepared: Write, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture
-def place(data: Path, tmp_path: Path) -> Iterator[Place]:
-    found = Place(tmp_path, data)
+def place(data: Path, tmp_path: Path, command: Commands) -> Iterator[Place]:
+    found = Place(tmp_path, data, command)
     yield found
     for process in found.processes:
         if process.poll() is None:
@@ -178,8 +183,10 @@ def ranks(process: "subprocess.Popen[str]") -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    found = Place(tmp_path_factory.mktemp("undisturbed"), data)
+def undisturbed(
+    data: Path, tmp_path_factory: pytest.TempPathFactory, command: Commands
+) -> Place:
+    found = Place(tmp_path_factory.mktemp("undisturbed"), data, command)
     found.end(found.start("cluster=torchrun"))
     return found
 
@@ -241,7 +248,7 @@ def test_terminated_launcher_saves_and_goes_on(undisturbed: Place, place: Place)
 
 
 def test_killed_launcher_takes_its_ranks_along(place: Place) -> None:
-    process = place.start("cluster=torchrun", pause=0.02)
+    process = place.start("cluster=torchrun", pause=0.02, fresh=True)
     place.wait_for(lambda: place.steps() >= 10)
     left = ranks(process)
     process.kill()
@@ -299,9 +306,9 @@ SAME = ("encoder.dropout=0", "model.network.dropout=0")
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def alone(tmp_path_factory: pytest.TempPathFactory, command: Commands) -> Place:
     """One process, on the batches that two ranks have together in a step."""
-    found = Place(tmp_path_factory.mktemp("alone"), None)
+    found = Place(tmp_path_factory.mktemp("alone"), None, command)
     found.end(found.start("trainer.accumulate_grad_batches=2", *SAME, AS_RANKS="1"))
     return found
 

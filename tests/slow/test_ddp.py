@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from fakenews.bundle import sha256
 from fakenews.predictor import Predictor
+from fixtures.commands import Commands
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,11 +22,13 @@ pytestmark = [
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def launch(root: Path, *overrides: str, ranks: int = 2) -> subprocess.CompletedProcess[str]:
+def launch(
+    command: Commands, root: Path, *overrides: str, ranks: int = 2
+) -> subprocess.CompletedProcess[str]:
     """Run `train.py` under torchrun."""
     return subprocess.run(
         [
-            sys.executable,
+            command.python,
             "-m",
             "torch.distributed.run",
             "--standalone",
@@ -63,10 +65,10 @@ def only_run(root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def done(
-    tmp_path_factory: pytest.TempPathFactory,
+    command: Commands, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     root = tmp_path_factory.mktemp("ddp")
-    found = launch(root)
+    found = launch(command, root)
     assert found.returncode == 0, found.stderr
     return root, found
 
@@ -107,12 +109,14 @@ def test_validation_is_that_of_one_process_with_the_same_weights(done: Done):
     assert result["metrics"]["val"]["average_precision"] == pytest.approx(best, abs=1e-4)
 
 
-def test_a_run_is_resumed_by_all_ranks_to_the_same_weights(done: Done, tmp_path: Path):
-    stopped = launch(tmp_path, "trainer.max_time=00:00:00:00")
+def test_a_run_is_resumed_by_all_ranks_to_the_same_weights(
+    command: Commands, done: Done, tmp_path: Path
+):
+    stopped = launch(command, tmp_path, "trainer.max_time=00:00:00:00")
     assert stopped.returncode != 0
     assert "trainer.max_time is over: saved step 1" in stopped.stderr
     assert json.loads((only_run(tmp_path) / "run.json").read_text())["state"] == "interrupted"
-    resumed = launch(tmp_path, "resume=auto")
+    resumed = launch(command, tmp_path, "resume=auto")
     assert resumed.returncode == 0, resumed.stderr
     weights = [
         sha256(only_run(root) / "bundle/weights.safetensors") for root in (done[0], tmp_path)
@@ -120,8 +124,8 @@ def test_a_run_is_resumed_by_all_ranks_to_the_same_weights(done: Done, tmp_path:
     assert weights[0] == weights[1]
 
 
-def test_the_ranks_agree_on_the_largest_batch(tmp_path: Path):
-    found = launch(tmp_path, "find_batch_size=24", "logger=none", "register=null")
+def test_the_ranks_agree_on_the_largest_batch(command: Commands, tmp_path: Path):
+    found = launch(command, tmp_path, "find_batch_size=24", "logger=none", "register=null")
     assert found.returncode == 0, found.stderr
     assert (found.stdout + found.stderr).count("loader.batch_size=24") == 1
     checkpoint = torch.load(only_run(tmp_path) / "checkpoints/last.ckpt", weights_only=True)
@@ -129,12 +133,12 @@ def test_the_ranks_agree_on_the_largest_batch(tmp_path: Path):
     assert checkpoint["global_step"] == 2 * 5
 
 
-def test_what_one_rank_cannot_hold_is_too_large_for_all():
+def test_what_one_rank_cannot_hold_is_too_large_for_all(command: Commands):
     settings = {"limit": 400, "limited_rank": 1, "guarded": False}
     script = ROOT / "tests" / "training" / "batch_size_search.py"
     found = subprocess.run(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *(command.python, "-m", "torch.distributed.run", "--standalone"),
             *("--nproc-per-node=2", str(script), json.dumps(settings)),
         ],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -149,8 +153,8 @@ def test_what_one_rank_cannot_hold_is_too_large_for_all():
     assert 1 <= one == other <= 40
 
 
-def test_a_mistake_ends_all_ranks(tmp_path: Path):
-    found = launch(tmp_path, "loader.batch_size=5000", "logger=none", "register=null")
+def test_a_mistake_ends_all_ranks(command: Commands, tmp_path: Path):
+    found = launch(command, tmp_path, "loader.batch_size=5000", "logger=none", "register=null")
     assert found.returncode != 0
     assert "loader.batch_size=5000 is more than" in found.stderr
 
@@ -220,13 +224,13 @@ main(int(sys.argv[1]), sys.argv[2])
 """
 
 
-def test_weights_are_relative_to_those_of_all_ranks(tmp_path: Path):
+def test_weights_are_relative_to_those_of_all_ranks(command: Commands, tmp_path: Path):
     script = tmp_path / "weighted.py"
     script.write_text(WEIGHTED)
     found = []
     for ranks in (1, 2):
         out = tmp_path / f"{ranks}.pt"
-        start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        start = [command.python, "-m", "torch.distributed.run", "--standalone"]
         subprocess.run(
             [*start, f"--nproc-per-node={ranks}", str(script), str(ranks), str(out)],
             env=os.environ | {"OMP_NUM_THREADS": "1"},

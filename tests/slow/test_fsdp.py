@@ -4,13 +4,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from fixtures.commands import Commands
 
 pytestmark = pytest.mark.slow
 
@@ -28,11 +29,11 @@ STEPS = 16
 
 
 def launch(
-    script: Path, root: Path, *overrides: str, fate: str = "- 0 -1"
+    command: Commands, script: Path, root: Path, *overrides: str, fate: str = "- 0 -1"
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
-            *(sys.executable, str(script), "cluster=torchrun", "cluster.processes=2"),
+            *(command.python, str(script), "cluster=torchrun", "cluster.processes=2"),
             "name=run",
             "data.fetch.rows=300",
             "encoder=tiny",
@@ -57,9 +58,9 @@ def launch(
 
 
 def split(
-    root: Path, *overrides: str, fate: str = "- 0 -1"
+    command: Commands, root: Path, *overrides: str, fate: str = "- 0 -1"
 ) -> subprocess.CompletedProcess[str]:
-    return launch(HERE / "fsdp_on_cpu.py", root, *SPLIT, *overrides, fate=fate)
+    return launch(command, HERE / "fsdp_on_cpu.py", root, *SPLIT, *overrides, fate=fate)
 
 
 def folder(root: Path) -> Path:
@@ -103,9 +104,9 @@ def assert_same_end(found: Path, expected: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def never_stopped(command: Commands, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("fsdp")
-    done = split(root)
+    done = split(command, root)
     assert done.returncode == 0, done.stderr
     # Each of the two layers, and the rest.
     assert done.stdout.count("wrapped 3") == 2
@@ -114,43 +115,51 @@ def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stopped(command: Commands, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was asked to stop in the fourth step."""
     root = tmp_path_factory.mktemp("stopped")
-    done = split(root, fate="stop 1 3")
+    done = split(command, root, fate="stop 1 3")
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     assert "SIGTERM received: saved step" in done.stderr
     assert 4 <= checkpoint(root, "last.ckpt")["global_step"] < STEPS
     return root
 
 
-def test_split_models_learn_what_whole_ones_do(never_stopped: Path, tmp_path: Path):
-    done = launch(TRAIN, tmp_path, *WHOLE)
+def test_split_models_learn_what_whole_ones_do(
+    command: Commands, never_stopped: Path, tmp_path: Path
+):
+    done = launch(command, TRAIN, tmp_path, *WHOLE)
     assert done.returncode == 0, done.stderr
     assert_close(never_stopped, tmp_path)
 
 
-def test_terminated_and_resumed(stopped: Path, never_stopped: Path, tmp_path: Path):
+def test_terminated_and_resumed(
+    command: Commands, stopped: Path, never_stopped: Path, tmp_path: Path
+):
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
-    done = split(tmp_path, "resume=auto")
+    done = split(command, tmp_path, "resume=auto")
     assert done.returncode == 0, done.stderr
     step = checkpoint(stopped, "last.ckpt")["global_step"]
     assert done.stdout.count(f"began at {step}\n") == 2
     assert_same_end(tmp_path, never_stopped)
 
 
-def test_a_rank_is_killed_and_torchrun_starts_all_again(never_stopped: Path, tmp_path: Path):
+def test_a_rank_is_killed_and_torchrun_starts_all_again(
+    command: Commands, never_stopped: Path, tmp_path: Path
+):
     often = "callbacks.last.every_n_train_steps=3"
-    done = split(tmp_path, often, fate="kill 1 11")
+    done = split(command, tmp_path, often, fate="kill 1 11")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("began at 0\n") == 2
     assert done.stdout.count("began at 9\n") == 2
     assert_same_end(tmp_path, never_stopped)
 
 
-def test_whole_models_go_on_from_split_ones(stopped: Path, never_stopped: Path, tmp_path: Path):
+def test_whole_models_go_on_from_split_ones(
+    command: Commands, stopped: Path, never_stopped: Path, tmp_path: Path
+):
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
-    done = launch(TRAIN, tmp_path, *WHOLE, "resume=auto")
+    done = launch(command, TRAIN, tmp_path, *WHOLE, "resume=auto")
     assert done.returncode == 0, done.stderr
     assert "resuming with another " in done.stderr + done.stdout
     assert_close(tmp_path, never_stopped)

@@ -6,13 +6,14 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
 import pytest
+
+from fixtures.commands import Commands
 
 pytestmark = pytest.mark.slow
 
@@ -150,10 +151,12 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         cluster.stop()
 
 
-def submit(slurm: Slurm, folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+def submit(
+    slurm: Slurm, command: Commands, folder: Path, *overrides: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
-            *(sys.executable, str(ROOT / "train.py"), *overrides),
+            *(command.python, str(ROOT / "train.py"), *overrides),
             *("name=run", "data.fetch.rows=600", "encoder=tiny", "features=headline"),
             *("logger=none", "bootstrap=10", "loader.batch_size=16"),
             # The nodes' names are of this test, and no resolver knows them.
@@ -207,9 +210,13 @@ def start_again(slurm: Slurm, job: str) -> None:
     slurm("scontrol", "update", f"JobId={job}", "StartTime=now+5")
 
 
-def test_ranks_on_two_nodes_are_one_run(slurm: Slurm, tmp_path: Path) -> None:
+def test_ranks_on_two_nodes_are_one_run(
+    slurm: Slurm, command: Commands, tmp_path: Path
+) -> None:
     job = number(
-        submit(slurm, tmp_path, "cluster=slurm", "cluster.nodes=2", "trainer.max_epochs=2")
+        submit(
+            slurm, command, tmp_path, "cluster=slurm", "cluster.nodes=2", "trainer.max_epochs=2"
+        )
     )
     output = tmp_path / f"run-{job}.out"
     assert ends(slurm, job) == "COMPLETED", output.read_text()
@@ -224,10 +231,13 @@ def said(folder: Path, job: str) -> str:
     return (folder / f"run-{job}.out").read_text(errors="replace")
 
 
-def test_preempted_job_saves_queues_again_and_completes(slurm: Slurm, tmp_path: Path) -> None:
+def test_preempted_job_saves_queues_again_and_completes(
+    slurm: Slurm, command: Commands, tmp_path: Path
+) -> None:
     job = number(
         submit(
             slurm,
+            command,
             tmp_path,
             *("cluster=slurm", "cluster.partition=low", "cluster.nodes=2"),
             *("trainer.max_epochs=25", "callbacks.early_stopping.patience=100"),
@@ -235,7 +245,7 @@ def test_preempted_job_saves_queues_again_and_completes(slurm: Slurm, tmp_path: 
     )
     checkpoint = "runs/run/*/checkpoints/last.ckpt"
     slurm.wait_for(lambda: [*tmp_path.glob(checkpoint)], timeout=120)
-    command = (
+    batch = (
         "--parsable",
         "--partition=high",
         "--nodes=2",
@@ -243,7 +253,7 @@ def test_preempted_job_saves_queues_again_and_completes(slurm: Slurm, tmp_path: 
         "--wrap",
         "sleep 1",
     )
-    urgent = slurm("sbatch", *command, f"--output={tmp_path}/urgent.out")
+    urgent = slurm("sbatch", *batch, f"--output={tmp_path}/urgent.out")
     assert ends(slurm, urgent) == "COMPLETED"
     # It was saved in the time that SLURM gives, not killed.
     assert "SIGTERM received: saved step" in said(tmp_path, job)
@@ -254,11 +264,12 @@ def test_preempted_job_saves_queues_again_and_completes(slurm: Slurm, tmp_path: 
 
 
 def test_noticed_job_queues_again_and_a_cancelled_one_does_not(
-    slurm: Slurm, tmp_path: Path
+    slurm: Slurm, command: Commands, tmp_path: Path
 ) -> None:
     job = number(
         submit(
             slurm,
+            command,
             tmp_path,
             *("cluster=slurm", "trainer.max_epochs=100000"),
             "callbacks.early_stopping.patience=100000",
@@ -276,10 +287,13 @@ def test_noticed_job_queues_again_and_a_cancelled_one_does_not(
     assert ends(slurm, job) == "CANCELLED"
 
 
-def test_sweep_is_an_array_that_shares_a_study(slurm: Slurm, tmp_path: Path) -> None:
+def test_sweep_is_an_array_that_shares_a_study(
+    slurm: Slurm, command: Commands, tmp_path: Path
+) -> None:
     job = number(
         submit(
             slurm,
+            command,
             tmp_path,
             *("-m", "sweep=random", "sweep.study=tiny", "sweep.n_trials=4"),
             *("cluster=slurm", "cluster.nodes=2", "trainer.max_epochs=1"),
@@ -293,9 +307,10 @@ def test_sweep_is_an_array_that_shares_a_study(slurm: Slurm, tmp_path: Path) -> 
     assert (tmp_path / "sweeps" / "tiny" / "report.html").is_file()
 
 
-def test_runs_by_the_submitit_launcher(slurm: Slurm, tmp_path: Path) -> None:
+def test_runs_by_the_submitit_launcher(slurm: Slurm, command: Commands, tmp_path: Path) -> None:
     done = submit(
         slurm,
+        command,
         tmp_path,
         *("-m", "seed=0,1", "trainer.max_epochs=1", "hydra/launcher=submitit_slurm"),
         *("hydra.launcher.timeout_min=5", "hydra.launcher.mem_gb=null"),
@@ -307,8 +322,8 @@ def test_runs_by_the_submitit_launcher(slurm: Slurm, tmp_path: Path) -> None:
     assert all((run / "bundle" / "manifest.json").is_file() for run in runs)
 
 
-def test_refusal_of_slurm_is_one_line(slurm: Slurm, tmp_path: Path) -> None:
-    done = submit(slurm, tmp_path, "cluster=slurm", "cluster.partition=none")
+def test_refusal_of_slurm_is_one_line(slurm: Slurm, command: Commands, tmp_path: Path) -> None:
+    done = submit(slurm, command, tmp_path, "cluster=slurm", "cluster.partition=none")
     assert done.returncode == 1
     assert done.stderr.startswith("error: cluster=slurm: SLURM refuses the job: ")
     assert "invalid partition" in done.stderr

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -91,7 +90,7 @@ class Place:
             return self.command(*arguments, cwd=self.root, **environment)
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
         return subprocess.run(
-            [sys.executable, *launcher, *arguments],
+            [self.command.python, *launcher, *arguments],
             cwd=self.root,
             env=os.environ | environment,
             capture_output=True,
