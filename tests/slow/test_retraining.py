@@ -8,7 +8,6 @@ import shutil
 import socket
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -280,7 +279,7 @@ class Airflow:
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW_VENV": str(VENV),
             "FAKENEWS_MODEL": "loop",
-            "FAKENEWS_PYTHON": sys.executable,
+            "FAKENEWS_PYTHON": place.command.python,
             "FAKENEWS_RETRY_SECONDS": "1",
             "OMP_NUM_THREADS": "1",
         }
@@ -370,7 +369,7 @@ for argument; do case $argument in step=*) step=${argument#step=};; esac; done
 [ "$step" = notify ] || [ -e "$KILLED/$step" ] && exec "$PROGRAM" "$@"
 touch "$KILLED/$step"
 "$PROGRAM" "$@" &
-sleep 3
+sleep 1
 kill -KILL $! 2>/dev/null && echo yes > "$KILLED/$step"
 wait $!
 """
@@ -402,7 +401,7 @@ def test_tasks_that_are_killed_end_the_same_and_requests_are_answered(
             f"commands.promote={listed(*servers.options)}",
             FAKENEWS_PYTHON=str(killer),
             KILLED=str(killed),
-            PROGRAM=sys.executable,
+            PROGRAM=place.command.python,
         )
         assert set(states.values()) == {"success"}, states
         (cycle,) = (path.name for path in (place.root / "retraining").iterdir())
@@ -517,12 +516,12 @@ def test_dags_are_read_for_pods_too(airflow: Airflow) -> None:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Path]:
+def cluster(command: Commands, tmp_path: Path) -> Iterator[Path]:
     """The folder of a stand-in for Kubernetes, which no machine of tests has."""
     folder = tmp_path / "cluster"
     folder.mkdir()
     node = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "slow" / "kubernetes_stand_in.py"), str(folder)]
+        [command.python, str(ROOT / "tests" / "slow" / "kubernetes_stand_in.py"), str(folder)]
     )
     deadline = time.monotonic() + 60
     while not (folder / "kubeconfig").exists():
