@@ -20,7 +20,7 @@ from fakenews.data.cleaning import Cleaning
 from fakenews.engines import Engine, EngineName, Inputs, Outputs, make_engine
 from fakenews.errors import BundleError, DataError
 from fakenews.evaluation.calibration import Calibration
-from fakenews.features.batching import plan_batches
+from fakenews.features.batching import Rows, cheapest_batches
 from fakenews.features.given import EMPTY, numbers, text_fault
 from fakenews.features.pipeline import FeaturePipeline
 from fakenews.features.text import Tokens, pad, tokenize, unknown_counts, unknown_id
@@ -349,6 +349,19 @@ class Predictor:
         max_length = truncation["max_length"]
         return tokenize(texts, self.tokenizer, max_length=max_length)
 
+    def batches(self, tokens: Tokens) -> list[Rows]:
+        """Numbers of the rows that the engine runs together, which take it least time.
+
+        Args:
+            tokens: Of all rows.
+        """
+        return cheapest_batches(
+            tokens.lengths,
+            batch_size=self.batch_size,
+            batch_tokens=self.batch_tokens,
+            overhead=self.engine.overhead,
+        )
+
     def _run(
         self,
         frame: pd.DataFrame,
@@ -358,9 +371,7 @@ class Predictor:
         progress: bool = False,
     ) -> Outputs:
         texts = np.asarray(frame["text"], dtype=object)
-        batches = plan_batches(
-            tokens.lengths, batch_size=self.batch_size, batch_tokens=self.batch_tokens
-        )
+        batches = self.batches(tokens)
         parts = []
         with tqdm(
             total=len(frame), desc="predict", unit="row", disable=not progress, leave=False

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fakenews.features.batching import plan_batches
+from fakenews.features.batching import cheapest_batches, plan_batches
 
 Lengths = NDArray[np.int64]
 
@@ -118,3 +118,67 @@ def test_batches_of_one_step_are_of_like_length() -> None:
     assert (longest.max(axis=1) / longest.min(axis=1)).max() < 1.15
     # The steps themselves are in no order.
     assert (np.diff(longest[:, 0]) < 0).any()
+
+
+def cost(lengths: Lengths, batches: list[NDArray[np.int64]], overhead: int) -> int:
+    return sum(overhead + len(rows) * max(int(lengths[rows].max()), 1) for rows in batches)
+
+
+@given(
+    lengths=lengths_of,
+    batch_size=st.integers(1, 64),
+    batch_tokens=st.integers(1, 4096),
+    overhead=st.integers(1, 200),
+)
+def test_the_cheapest_have_every_row_once_within_the_limits(
+    lengths: Lengths, batch_size: int, batch_tokens: int, overhead: int
+):
+    batches = cheapest_batches(
+        lengths, batch_size=batch_size, batch_tokens=batch_tokens, overhead=overhead
+    )
+    order = np.concatenate(batches)
+    assert sorted(order) == list(range(len(lengths)))
+    assert (np.diff(lengths[order]) >= 0).all()
+    for rows in batches:
+        assert 0 < len(rows) <= batch_size
+        assert len(rows) == 1 or len(rows) * lengths[rows].max() <= batch_tokens
+    # Never more than what has as few batches as may be, nor than one row at a time.
+    for others in (
+        plan_batches(lengths, batch_size=batch_size, batch_tokens=batch_tokens),
+        [np.array([row]) for row in range(len(lengths))],
+    ):
+        assert cost(lengths, batches, overhead) <= cost(lengths, others, overhead)
+
+
+@given(
+    lengths=st.lists(st.integers(0, 60), min_size=1, max_size=9).map(np.array),
+    overhead=st.integers(1, 100),
+)
+def test_no_other_cuts_are_cheaper(lengths: Lengths, overhead: int):
+    order = np.argsort(lengths)
+    found = cheapest_batches(lengths, batch_size=5, batch_tokens=150, overhead=overhead)
+    ways = (
+        np.split(order, [at for at in range(1, len(order)) if cuts >> (at - 1) & 1])
+        for cuts in range(1 << (len(order) - 1))
+    )
+    allowed = (
+        way
+        for way in ways
+        if all(len(b) <= 5 and (len(b) == 1 or len(b) * lengths[b].max() <= 150) for b in way)
+    )
+    assert cost(lengths, found, overhead) == min(cost(lengths, w, overhead) for w in allowed)
+
+
+def test_a_long_row_keeps_to_itself_unless_a_batch_costs_more():
+    lengths = np.array([9, 60, 10, 8])
+
+    def cut(overhead: int) -> list[list[int]]:
+        batches = cheapest_batches(lengths, batch_size=64, batch_tokens=4096, overhead=overhead)
+        return [rows.tolist() for rows in batches]
+
+    assert cut(80) == [[3, 0, 2], [1]]
+    assert cut(1 << 20) == [[3, 0, 2, 1]]
+    assert (
+        cheapest_batches(np.empty(0, dtype=np.int64), batch_size=8, batch_tokens=64, overhead=1)
+        == []
+    )

@@ -24,6 +24,7 @@ class Fragile:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.overhead = engine.overhead
         self.calls = 0
 
     def run(self, inputs: Inputs) -> Outputs:
@@ -96,6 +97,8 @@ def test_unsure_of_two_classes(
     items.predictor.calibration = Calibration(positive="fake", threshold=threshold)
 
     class Certain:
+        overhead = 1
+
         def run(self, inputs: Inputs) -> Outputs:
             logits = np.log([[probability, 1 - probability]] * len(inputs.texts))
             return Outputs(logits, np.empty((len(logits), 0), dtype=np.float32))

@@ -197,6 +197,7 @@ class Shifted:
 
     def __init__(self, predictor: Predictor) -> None:
         self.engine = predictor.engine
+        self.overhead = self.engine.overhead
 
     def run(self, inputs: Inputs) -> Outputs:
         outputs = self.engine.run(inputs)

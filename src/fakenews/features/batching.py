@@ -4,6 +4,8 @@ Rows are bucketed by length, shuffled within a bucket, and cut in bucket order w
 the next row would pass the batch's limit of rows or of padded tokens. The cuts depend
 on the lengths alone, so every epoch has the same number of batches, in any order and
 with any shuffling: what schedules, resuming and distributed training count on.
+
+A few rows that somebody waits for are of all lengths: they are cut where that costs least.
 """
 
 import numpy as np
@@ -56,6 +58,43 @@ def plan_batches(
         places = (steps[:, None] * multiple_of + np.arange(multiple_of)).ravel()
         batches = [batches[index] for index in places]
     return batches
+
+
+def cheapest_batches(
+    lengths: NDArray[np.int64], *, batch_size: int, batch_tokens: int, overhead: int
+) -> list[Rows]:
+    """Cut rows, in length order, into the batches that cost least together.
+
+    A batch costs its tokens, padding included, and its overhead. By dynamic programming over
+    where the last batch begins; the larger batch where two ways cost the same.
+
+    Args:
+        lengths: Tokens of each row, [N].
+        batch_size: Most rows of a batch.
+        batch_tokens: Most tokens of a batch, padding included; a longer row gets a batch
+            of its own.
+        overhead: What a batch costs beside its tokens, in tokens.
+
+    Returns:
+        Row numbers of each batch.
+    """
+    order = np.argsort(lengths, kind="stable")
+    longest = np.maximum(lengths[order], 1).tolist()
+    counts = np.arange(min(batch_size, len(order)), 0, -1)
+    costs = np.zeros(len(order) + 1, dtype=np.int64)  # of the first so many rows
+    begins = [0] * (len(order) + 1)  # of the last of their batches
+    for stop, tokens in enumerate(longest, start=1):
+        most = max(min(batch_size, batch_tokens // tokens, stop), 1)
+        ways = costs[stop - most : stop] + counts[-most:] * tokens
+        best = int(ways.argmin())
+        costs[stop] = ways[best] + overhead
+        begins[stop] = stop - most + best
+    batches: list[Rows] = []
+    stop = len(order)
+    while stop:
+        batches.append(order[begins[stop] : stop])
+        stop = begins[stop]
+    return batches[::-1]
 
 
 def _cuts(

@@ -21,7 +21,6 @@ from fakenews.bundle import BundleContent
 from fakenews.engines import Engine, EngineName, Inputs, OnnxEngine, TorchEngine
 from fakenews.errors import BundleError, ConfigError, ServingError
 from fakenews.evaluation.metrics import classification_metrics
-from fakenews.features.batching import plan_batches
 from fakenews.features.text import Tokens, pad
 from fakenews.predictor import Predictor
 from fakenews.provenance import versions
@@ -235,11 +234,7 @@ class Rows:
 
     def batches(self, predictor: Predictor) -> Iterator[tuple[NDArray[np.int64], Inputs]]:
         """Rows and inputs of batches, as a predictor makes them."""
-        for rows in plan_batches(
-            self.tokens.lengths,
-            batch_size=predictor.batch_size,
-            batch_tokens=predictor.batch_tokens,
-        ):
+        for rows in predictor.batches(self.tokens):
             ids, mask = pad(self.tokens, rows, predictor.pad_id)
             yield rows, Inputs([], ids, mask, self.tabular[rows])
 
