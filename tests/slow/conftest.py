@@ -5,13 +5,16 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fixtures.commands import Commands
+
 ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
 
 # What the contract asks of an answer, and ways to misbehave.
 HANDLER = """
@@ -95,7 +98,7 @@ def make_archive(tmp_path_factory: pytest.TempPathFactory) -> MakeArchive:
         (work / "files" / "bundle" / "golden.json").write_text(json.dumps(golden))
         subprocess.run(
             [
-                str(Path(sys.executable).with_name("torch-model-archiver")),
+                str(BIN / "torch-model-archiver"),
                 *("--model-name", name, "--version", version, "--handler", "handler.py"),
                 *("--config-file", "model-config.yaml", "--extra-files", "files"),
             ],
@@ -105,6 +108,14 @@ def make_archive(tmp_path_factory: pytest.TempPathFactory) -> MakeArchive:
         return (work / f"{name}.mar").rename(work / f"{name}-{version}.mar")
 
     return make
+
+
+@pytest.fixture(scope="module")
+def forked_workers(command: Commands) -> Iterator[None]:
+    """TorchServe and its workers are forked: a handler that is no model needs no own Python."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fakenews.serving.torchserve.sys.executable", command.python)
+        yield
 
 
 def _free_ports(count: int) -> list[int]:

@@ -32,6 +32,7 @@ from fakenews.serving.versions import Timing
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("forked_workers"),
     pytest.mark.filterwarnings("ignore:The ..noload.. loader"),
 ]
 
