@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -63,7 +62,7 @@ class Place:
         """Send a signal as soon as the output has `when`; return status and output."""
         seen, sent = "", False
         with subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *self.arguments(*overrides)],
+            [self.command.python, str(ROOT / "train.py"), *self.arguments(*overrides)],
             cwd=self.root,
             env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
             stdout=subprocess.PIPE,
