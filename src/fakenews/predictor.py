@@ -350,11 +350,7 @@ class Predictor:
         return tokenize(texts, self.tokenizer, max_length=max_length)
 
     def batches(self, tokens: Tokens) -> list[Rows]:
-        """Numbers of the rows that the engine runs together, which take it least time.
-
-        Args:
-            tokens: Of all rows.
-        """
+        """Numbers of the rows that the engine runs together, which take it least time."""
         return cheapest_batches(
             tokens.lengths,
             batch_size=self.batch_size,
