@@ -28,10 +28,11 @@ _SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
 # Of the encoder MiniLM on two cores, from the time of batches of 1 to 64 rows of 8 to 128
 # tokens: 7 to 10 ms and 0.1 ms a token with PyTorch; 1.8 ms and 0.044 ms with ONNX Runtime in
-# integers. A GPU has rows to spare: batches are as large as may be.
+# integers. Where batches shall be as large as may be, as on a GPU, which has cores to spare,
+# one costs more than all tokens.
 _TORCH_OVERHEAD = 80
 _ONNX_OVERHEAD = 40
-_GPU_OVERHEAD = 1 << 20
+_UNCUT = 1 << 20
 
 
 class Inputs(NamedTuple):
@@ -83,7 +84,7 @@ class TorchEngine:
             reason = next(iter(str(error).splitlines()), repr(error))
             raise ConfigError(f"device={device} cannot be used: {reason}") from error
         self._device = device
-        self.overhead = _TORCH_OVERHEAD if device == "cpu" else _GPU_OVERHEAD
+        self.overhead = _TORCH_OVERHEAD if device == "cpu" else _UNCUT
 
     def run(self, inputs: Inputs) -> Outputs:
         """Logits and embeddings of a batch."""
@@ -156,7 +157,7 @@ class TfidfEngine:
         classifier: Fitted.
     """
 
-    overhead = _GPU_OVERHEAD  # there are no tokens, and nothing is padded
+    overhead = _UNCUT  # there are no tokens, and nothing is padded
 
     def __init__(self, classifier: "TfidfClassifier") -> None:
         self.classifier = classifier

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ import pytest
 from fixtures.commands import Commands
 
 ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
 
 # What the contract asks of an answer, and ways to misbehave.
 HANDLER = """
@@ -98,7 +98,7 @@ def make_archive(tmp_path_factory: pytest.TempPathFactory) -> MakeArchive:
         (work / "files" / "bundle" / "golden.json").write_text(json.dumps(golden))
         subprocess.run(
             [
-                str(BIN / "torch-model-archiver"),
+                str(Path(sys.executable).with_name("torch-model-archiver")),
                 *("--model-name", name, "--version", version, "--handler", "handler.py"),
                 *("--config-file", "model-config.yaml", "--extra-files", "files"),
             ],
@@ -114,7 +114,8 @@ def make_archive(tmp_path_factory: pytest.TempPathFactory) -> MakeArchive:
 def forked_workers(command: Commands) -> Iterator[None]:
     """TorchServe and its workers are forked: a handler that is no model needs no own Python."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fakenews.serving.torchserve.sys.executable", command.python)
+        here = SimpleNamespace(executable=command.python)
+        patch.setattr("fakenews.serving.torchserve.sys", here)
         yield
 
 
