@@ -93,16 +93,21 @@ def test_a_run_folder_stands_for_its_bundle(tiny_run: Path, tiny_bundle: Path) -
 
 
 def test_an_exported_bundle_has_more(content: BundleContent, tmp_path: Path) -> None:
-    more = {"engine": {"name": "onnx"}, "onnx": b"\x00model", "golden": {"format": 1}}
+    more = {
+        "engine": {"name": "onnx"},
+        "onnx": {"encoder": b"\x00one", "head": b"\x00two"},
+        "golden": {"format": 1},
+    }
     folder = write_bundle(dataclasses.replace(content, **more), tmp_path / "bundle")
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["files"].keys() > {"engine.json", "engine/model.onnx", "golden.json"}
+    parts = {"engine/encoder.onnx", "engine/head.onnx"}
+    assert manifest["files"].keys() > {"engine.json", "golden.json", *parts}
     found = read_bundle(folder)
     assert {name: getattr(found, name) for name in more} == more
-    (folder / "engine" / "model.onnx").write_bytes(b"another")
-    assert "engine/model.onnx was changed after the bundle was written" in fault(folder)
-    (folder / "engine" / "model.onnx").unlink()
-    assert "engine/model.onnx is missing from the bundle" in fault(folder)
+    (folder / "engine" / "head.onnx").write_bytes(b"another")
+    assert "engine/head.onnx was changed after the bundle was written" in fault(folder)
+    (folder / "engine" / "head.onnx").unlink()
+    assert "engine/head.onnx is missing from the bundle" in fault(folder)
 
 
 def test_an_older_bundle_is_replaced_whole(content: BundleContent, tmp_path: Path) -> None:

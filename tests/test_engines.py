@@ -7,28 +7,34 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from fakenews.engines import Inputs, OnnxEngine, TfidfEngine, TorchEngine
+from fakenews.engines import Batch, OnnxEngine, Outputs, TfidfEngine, TorchEngine
 from fakenews.errors import BundleError, ConfigError
 from fakenews.models.networks import TabularNet
 from fakenews.models.tfidf import TfidfClassifier
 
 WEIGHT = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
+ONE = np.array([1])
 
 
-def batch(rows: int) -> Inputs:
+def batch(rows: int) -> Batch:
     empty = np.empty((rows, 0), dtype=np.int64)
-    tabular = np.random.default_rng(0).normal(size=(rows, 5)).astype(np.float32)
-    return Inputs(["text"] * rows, empty, empty, tabular)
+    return Batch(["text"] * rows, empty, empty)
+
+
+def features(rows: int) -> NDArray[np.float32]:
+    return np.random.default_rng(rows).normal(size=(rows, 5)).astype(np.float32)
 
 
 def test_torch_gives_the_logits_of_the_network_without_dropout() -> None:
     network = TabularNet(tabular_dim=5, num_classes=3, hidden_size=8, dropout=0.9)
-    inputs = batch(7)
-    outputs = TorchEngine(network.train()).run(inputs)
+    texts, tabular = batch(7), features(7)
+    engine = TorchEngine(network.train())
+    outputs = engine.classify(engine.encode(texts), tabular)
     with torch.no_grad():
-        expected = network(*(torch.from_numpy(array) for array in inputs[1:]))
+        expected = network(*map(torch.from_numpy, (*texts[1:], tabular)))
     assert not network.training
     np.testing.assert_allclose(outputs.logits, expected.numpy(), atol=1e-6)
     assert outputs.logits.dtype == np.float64
@@ -38,7 +44,8 @@ def test_torch_gives_the_logits_of_the_network_without_dropout() -> None:
 
 def test_the_logits_are_those_of_the_embeddings() -> None:
     network = TabularNet(tabular_dim=5, num_classes=2, hidden_size=8)
-    outputs = TorchEngine(network).run(batch(3))
+    engine = TorchEngine(network)
+    outputs = engine.classify(engine.encode(batch(3)), features(3))
     with torch.no_grad():
         again = network.classify(torch.from_numpy(outputs.embeddings))
     np.testing.assert_allclose(outputs.logits, again.numpy(), atol=1e-6)
@@ -55,8 +62,9 @@ def test_a_device_that_is_not_there(device: str) -> None:
 def test_tfidf_reads_the_texts_and_has_no_embeddings() -> None:
     model = TfidfClassifier(min_rows=1).fit(["good day", "bad night"] * 4, np.array([0, 1] * 4))
     empty = np.empty((2, 0), dtype=np.int64)
-    inputs = Inputs(["bad night", "good day"], empty, empty, empty.astype(np.float32))
-    outputs = TfidfEngine(model).run(inputs)
+    engine = TfidfEngine(model)
+    vectors = engine.encode(Batch(["bad night", "good day"], empty, empty))
+    outputs = engine.classify(vectors, empty.astype(np.float32))
     assert outputs.logits.argmax(axis=1).tolist() == [1, 0]
     assert outputs.embeddings.shape == (2, 0)
 
@@ -64,56 +72,93 @@ def test_tfidf_reads_the_texts_and_has_no_embeddings() -> None:
 # --- ONNX Runtime ----------------------------------------------------------------------
 
 
+def model(
+    nodes: list[NodeProto], reads: dict[str, ValueInfoProto], writes: dict[str, int]
+) -> bytes:
+    made = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "g",
+            list(reads.values()),
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
+                for name, width in writes.items()
+            ],
+            [numpy_helper.from_array(WEIGHT, "weight"), numpy_helper.from_array(ONE, "one")],
+        ),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+    return bytes(made.SerializeToString())
+
+
 @pytest.fixture(scope="module")
-def onnx_model() -> bytes:
+def head() -> bytes:
     """Logits that are a product of the tabular features, which are the embeddings."""
-    weight = numpy_helper.from_array(WEIGHT, "weight")
     nodes = [
         helper.make_node("MatMul", ["tabular", "weight"], ["logits"]),
         helper.make_node("Identity", ["tabular"], ["embeddings"]),
     ]
-    values = {
-        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
-        for name, width in (("tabular", 5), ("logits", 3), ("embeddings", 5))
+    reads = helper.make_tensor_value_info("tabular", TensorProto.FLOAT, ["batch", 5])
+    return model(nodes, {"tabular": reads}, {"logits": 3, "embeddings": 5})
+
+
+@pytest.fixture(scope="module")
+def encoder() -> bytes:
+    """The vector of a text is how many tokens it has."""
+    nodes = [
+        helper.make_node("ReduceSum", ["attention_mask", "one"], ["count"]),
+        helper.make_node("Cast", ["count"], ["vectors"], to=TensorProto.FLOAT),
+    ]
+    reads = {
+        name: helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
+        for name in ("input_ids", "attention_mask")
     }
-    graph = helper.make_graph(
-        nodes, "g", [values["tabular"]], [values["logits"], values["embeddings"]], [weight]
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    return bytes(model.SerializeToString())
+    return model(nodes, reads, {"vectors": 1})
 
 
 @pytest.mark.parametrize("threads", [None, 1, 3])
-def test_onnx_is_given_what_it_reads(onnx_model: bytes, threads: int | None) -> None:
-    inputs = batch(7)
-    outputs = OnnxEngine(onnx_model, threads=threads).run(inputs)
-    np.testing.assert_allclose(outputs.logits, inputs.tabular @ WEIGHT, rtol=1e-5)
-    np.testing.assert_array_equal(outputs.embeddings, inputs.tabular)
+def test_onnx_is_given_what_it_reads(head: bytes, encoder: bytes, threads: int | None) -> None:
+    engine = OnnxEngine({"encoder": encoder, "head": head}, threads=threads)
+    mask = np.tri(7, dtype=np.int64)
+    vectors = engine.encode(Batch([], np.full_like(mask, 9), mask))
+    assert vectors.dtype == np.float32
+    assert vectors.tolist() == [[1], [2], [3], [4], [5], [6], [7]]
+    tabular = features(7)
+    outputs = engine.classify(vectors, tabular)
+    np.testing.assert_allclose(outputs.logits, tabular @ WEIGHT, rtol=1e-5)
+    np.testing.assert_array_equal(outputs.embeddings, tabular)
     assert outputs.logits.dtype == np.float64
     assert outputs.embeddings.dtype == np.float32
 
 
-def test_onnx_answers_several_threads_at_once(onnx_model: bytes) -> None:
-    engine = OnnxEngine(onnx_model, threads=1)
-    inputs = [batch(rows) for rows in range(1, 40)]
+def test_a_network_without_an_encoder_has_no_vectors(head: bytes) -> None:
+    vectors = OnnxEngine({"head": head}).encode(batch(3))
+    assert (vectors.shape, vectors.dtype) == ((3, 0), np.float32)
+
+
+def test_onnx_answers_several_threads_at_once(head: bytes) -> None:
+    engine = OnnxEngine({"head": head}, threads=1)
+
+    def ask(rows: int) -> Outputs:
+        return engine.classify(engine.encode(batch(rows)), features(rows))
+
     with ThreadPoolExecutor(4) as pool:
-        for given, found in zip(inputs, pool.map(engine.run, inputs), strict=True):
-            np.testing.assert_allclose(found.logits, given.tabular @ WEIGHT, rtol=1e-5)
+        for rows, found in zip(range(1, 40), pool.map(ask, range(1, 40)), strict=True):
+            np.testing.assert_allclose(found.logits, features(rows) @ WEIGHT, rtol=1e-5)
 
 
-@pytest.mark.parametrize("model", [b"", b"no model", b"\x08\x07"])
-def test_what_is_no_onnx(model: bytes) -> None:
-    with pytest.raises(BundleError, match=r"engine/model\.onnx cannot be loaded: ") as caught:
-        OnnxEngine(model)
+@pytest.mark.parametrize("damaged", [b"", b"no model", b"\x08\x07"])
+def test_what_is_no_onnx(head: bytes, damaged: bytes) -> None:
+    with pytest.raises(BundleError, match=r"engine/encoder\.onnx cannot be loaded: ") as caught:
+        OnnxEngine({"encoder": damaged, "head": head})
     assert "\n" not in str(caught.value)
 
 
-def test_onnx_runtime_may_be_missing(
-    onnx_model: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_onnx_runtime_may_be_missing(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match="pip install onnxruntime, or use engine=torch"):
-        OnnxEngine(onnx_model)
+        OnnxEngine({"head": head})
 
 
 def test_an_engines_library_is_imported_when_it_is_needed() -> None:

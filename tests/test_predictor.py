@@ -368,9 +368,8 @@ def exported(columns_bundle: Path) -> BundleContent:
         [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    return changed(
-        columns_bundle, engine={"name": "onnx"}, onnx=bytes(model.SerializeToString())
-    )
+    parts = {"head": bytes(model.SerializeToString())}
+    return changed(columns_bundle, engine={"name": "onnx"}, onnx=parts)
 
 
 ROW = pd.DataFrame({"text": ["a"], "age": [1.0], "lang": ["a"]})
@@ -417,7 +416,7 @@ def test_engines_that_are_not_there(
 def test_a_bundle_without_an_engine(columns_bundle: Path, exported: BundleContent) -> None:
     with pytest.raises(BundleError, match=f"{columns_bundle}: it has no engine onnx: export"):
         Predictor.load(columns_bundle, engine="onnx")
-    with pytest.raises(BundleError, match=r"engine/model\.onnx is missing"):
-        Predictor.from_content(dataclasses.replace(exported, onnx=None))
-    with pytest.raises(BundleError, match=r"engine/model\.onnx cannot be loaded"):
-        Predictor.from_content(dataclasses.replace(exported, onnx=b"damaged"))
+    with pytest.raises(BundleError, match=r"engine/head\.onnx is missing, .* export it again"):
+        Predictor.from_content(dataclasses.replace(exported, onnx={"model": b"older"}))
+    with pytest.raises(BundleError, match=r"engine/head\.onnx cannot be loaded"):
+        Predictor.from_content(dataclasses.replace(exported, onnx={"head": b"damaged"}))

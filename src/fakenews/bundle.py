@@ -9,7 +9,7 @@
     reference/           what the validation split looked like, for drift
     metrics.json         how good it was on validation and test
     engine.json          which engine runs it, and how it was checked (of an exported one)
-    engine/model.onnx    the network as ONNX, for the engines that read that
+    engine/*.onnx        its encoder and head as ONNX, for the engines that read that
     golden.json          predictions that a server must repeat (of an exported one)
     manifest.json        sha256 of every file, and where it all came from
 
@@ -20,7 +20,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ _REQUIRED = (
 )
 # Of exported bundles.
 _OPTIONAL = ("engine", "golden")
-_ONNX = "engine/model.onnx"
+_PARTS = "engine"  # of the network, as ONNX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class BundleContent:
         metrics: By split.
         provenance: Data hash, configuration, commit, versions, run id.
         engine: Of an exported bundle: its engine's name, and how that was checked.
-        onnx: The network, for the engines that read ONNX.
+        onnx: The network's parts by name, for the engines that read ONNX.
         golden: Of an exported bundle: predictions that a server must repeat.
     """
 
@@ -78,7 +78,7 @@ class BundleContent:
     metrics: dict[str, Any]
     provenance: dict[str, Any]
     engine: dict[str, Any] | None = None
-    onnx: bytes | None = None
+    onnx: Mapping[str, bytes] = field(default_factory=dict)
     golden: dict[str, Any] | None = None
 
 
@@ -120,9 +120,9 @@ def _write_files(content: BundleContent, draft: Path) -> None:
     for name in _OPTIONAL:
         if (value := getattr(content, name)) is not None:
             _write_json(draft / f"{name}.json", value)
-    if content.onnx is not None:
-        (draft / _ONNX).parent.mkdir()
-        (draft / _ONNX).write_bytes(content.onnx)
+    for name, part in content.onnx.items():
+        (draft / _PARTS).mkdir(exist_ok=True)
+        (draft / _PARTS / f"{name}.onnx").write_bytes(part)
     files = sorted(path for path in draft.rglob("*") if path.is_file())
     for path in files:
         path.chmod(0o644)  # safetensors makes files that only their owner can read
@@ -153,12 +153,11 @@ def read_bundle(folder: str | Path) -> BundleContent:
         if (folder / f"{name}.json").is_file():
             values[name] = _read_json(folder / f"{name}.json")
     tokenizer = folder / "tokenizer.json"
-    onnx = folder / _ONNX
     return BundleContent(
         weights=_read_arrays(folder / "weights.safetensors"),
         reference=_read_arrays(folder / "reference" / "validation.safetensors"),
         tokenizer=tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None,
-        onnx=onnx.read_bytes() if onnx.is_file() else None,
+        onnx={path.stem: path.read_bytes() for path in (folder / _PARTS).glob("*.onnx")},
         provenance=manifest["provenance"],
         **values,
     )

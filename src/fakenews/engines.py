@@ -1,10 +1,13 @@
-"""What runs a bundle's model: inputs in, logits out.
+"""What runs a bundle's model: texts and features in, logits out.
 
-Shapes: B batch, T tokens, F tabular features, H embedding, C classes.
+In two steps, for reading texts takes nearly all of the time and needs no features: these are
+made meanwhile.
+
+Shapes: B batch, T tokens, D text dim, F tabular features, H embedding, C classes.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +15,8 @@ from numpy.typing import NDArray
 from fakenews.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fakenews.bundle import BundleContent
 
     # torch and scikit-learn take a second each to import, and only their engines need them.
@@ -35,24 +40,23 @@ _ONNX_OVERHEAD = 40
 _UNCUT = 1 << 20
 
 
-class Inputs(NamedTuple):
-    """A batch; what the model does not read is [B, 0]."""
+class Batch(NamedTuple):
+    """Texts; tokens are [B, 0] for a model that reads none."""
 
     texts: Sequence[str]
     input_ids: NDArray[np.int64]  # [B, T]
     attention_mask: NDArray[np.int64]  # [B, T]
-    tabular: NDArray[np.float32]  # [B, F]
 
 
 class Outputs(NamedTuple):
-    """What a model says of a batch."""
+    """What a model says of texts."""
 
     logits: NDArray[np.float64]  # [B, C]
     embeddings: NDArray[np.float32]  # [B, H], H = 0 for a model without any
 
 
 class Engine(Protocol):
-    """Runs a model on one batch.
+    """Runs a model.
 
     Attributes:
         overhead: What a batch costs beside its tokens, in tokens.
@@ -60,8 +64,12 @@ class Engine(Protocol):
 
     overhead: int
 
-    def run(self, inputs: Inputs) -> Outputs:
-        """Logits and embeddings of a batch."""
+    def encode(self, batch: Batch) -> NDArray[Any]:
+        """A vector of each text, [B, D]; D is 0 for a model that reads none."""
+        ...
+
+    def classify(self, vectors: NDArray[Any], tabular: NDArray[np.float32]) -> Outputs:
+        """Logits and embeddings from vectors of texts and their features, [B, F]."""
         ...
 
 
@@ -86,26 +94,37 @@ class TorchEngine:
         self._device = device
         self.overhead = _TORCH_OVERHEAD if device == "cpu" else _UNCUT
 
-    def run(self, inputs: Inputs) -> Outputs:
-        """Logits and embeddings of a batch."""
+    def encode(self, batch: Batch) -> NDArray[np.float32]:
+        """A vector of each text."""
         import torch
 
         with torch.inference_mode():
-            tensors = [
-                torch.from_numpy(array).to(self._device, non_blocking=True)
-                for array in (inputs.input_ids, inputs.attention_mask, inputs.tabular)
-            ]
-            embeddings_BH = self.network.embed(*tensors)
+            ids_BT, mask_BT = self._tensors(batch.input_ids, batch.attention_mask)
+            vectors_BD = self.network.pooled(ids_BT, mask_BT).float().cpu()
+        return np.asarray(vectors_BD)
+
+    def classify(self, vectors: NDArray[Any], tabular: NDArray[np.float32]) -> Outputs:
+        """Logits and embeddings from vectors of texts and their features."""
+        import torch
+
+        with torch.inference_mode():
+            embeddings_BH = self.network.embed(*self._tensors(vectors, tabular))
             logits_BC = self.network.classify(embeddings_BH)
         return Outputs(logits_BC.double().cpu().numpy(), embeddings_BH.float().cpu().numpy())
+
+    def _tensors(self, *arrays: NDArray[Any]) -> "list[Tensor]":
+        import torch
+
+        return [torch.from_numpy(array).to(self._device, non_blocking=True) for array in arrays]
 
 
 class OnnxEngine:
     """Runs a network with ONNX Runtime, on a CPU.
 
     Args:
-        model: The network as ONNX: inputs `input_ids`, `attention_mask` and `tabular`, as far
-            as it reads them; outputs `logits` and `embeddings`.
+        parts: The network as ONNX. `encoder` (not of a network that reads no text): from
+            `input_ids` and `attention_mask` to `vectors`. `head`: from `vectors` and
+            `tabular`, as far as it reads them, to `logits` and `embeddings`.
         threads: With which it computes; None: those of torch.
 
     Raises:
@@ -115,7 +134,7 @@ class OnnxEngine:
 
     overhead = _ONNX_OVERHEAD
 
-    def __init__(self, model: bytes, *, threads: int | None = None) -> None:
+    def __init__(self, parts: Mapping[str, bytes], *, threads: int | None = None) -> None:
         try:
             import onnxruntime
         except ModuleNotFoundError as error:
@@ -131,22 +150,34 @@ class OnnxEngine:
         # Threads that spin between two batches take the cores of what serves.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                model,
-                options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=_SLOW_FUSIONS,
-            )
-        except Exception as error:  # one of its own, of no common base
-            reason = next(iter(str(error).splitlines()), repr(error))
-            raise BundleError(f"engine/model.onnx cannot be loaded: {reason}") from error
-        self._names = [node.name for node in self._session.get_inputs()]
+        self._sessions = {}
+        for name, model in parts.items():
+            try:
+                self._sessions[name] = onnxruntime.InferenceSession(
+                    model,
+                    options,
+                    providers=["CPUExecutionProvider"],
+                    disabled_optimizers=_SLOW_FUSIONS,
+                )
+            except Exception as error:  # one of its own, of no common base
+                reason = next(iter(str(error).splitlines()), repr(error))
+                raise BundleError(f"engine/{name}.onnx cannot be loaded: {reason}") from error
+        self._head_reads = [node.name for node in self._sessions["head"].get_inputs()]
 
-    def run(self, inputs: Inputs) -> Outputs:
-        """Logits and embeddings of a batch."""
-        given = {name: getattr(inputs, name) for name in self._names}
-        logits, embeddings = self._session.run(["logits", "embeddings"], given)
+    def encode(self, batch: Batch) -> NDArray[np.float32]:
+        """A vector of each text."""
+        if "encoder" not in self._sessions:
+            return np.empty((len(batch.input_ids), 0), dtype=np.float32)
+        given = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        vectors: NDArray[np.float32] = self._sessions["encoder"].run(["vectors"], given)[0]
+        return vectors
+
+    def classify(self, vectors: NDArray[Any], tabular: NDArray[np.float32]) -> Outputs:
+        """Logits and embeddings from vectors of texts and their features."""
+        given = {"vectors": vectors, "tabular": tabular}
+        logits, embeddings = self._sessions["head"].run(
+            ["logits", "embeddings"], {name: given[name] for name in self._head_reads}
+        )
         return Outputs(logits.astype(np.float64), embeddings.astype(np.float32))
 
 
@@ -162,10 +193,14 @@ class TfidfEngine:
     def __init__(self, classifier: "TfidfClassifier") -> None:
         self.classifier = classifier
 
-    def run(self, inputs: Inputs) -> Outputs:
-        """Logits of a batch; there are no embeddings."""
-        logits = self.classifier.logits(inputs.texts)
-        return Outputs(logits, np.empty((len(logits), 0), dtype=np.float32))
+    def encode(self, batch: Batch) -> NDArray[np.float64]:
+        """The logits already: it reads nothing but texts."""
+        return self.classifier.logits(batch.texts)
+
+    def classify(self, vectors: NDArray[Any], tabular: NDArray[np.float32]) -> Outputs:
+        """The logits; there are no embeddings."""
+        del tabular
+        return Outputs(vectors, np.empty((len(vectors), 0), dtype=np.float32))
 
 
 def make_engine(
@@ -193,9 +228,11 @@ def make_engine(
     if wanted != "torch":
         if device != "cpu":
             raise ConfigError(f"engine={wanted} is for device=cpu: choose engine=torch")
-        if content.onnx is None:
+        parts = {"encoder", "head"} if content.model.get("encoder") else {"head"}
+        if missing := sorted(parts - content.onnx.keys()):
             raise BundleError(
-                f"engine/model.onnx is missing, which engine.json says is {wanted}"
+                f"engine/{missing[0]}.onnx is missing, which engine={wanted} needs: "
+                "export it again"
             )
         return OnnxEngine(content.onnx, threads=threads)
     if content.model["network"] == "tfidf":

@@ -1,12 +1,14 @@
 """The one path from texts to predictions, used by training, commands and serving.
 
-Shapes: N texts, B batch, C classes, F tabular features, H embedding.
+Shapes: N texts, B batch, C classes, D text dim, F tabular features, H embedding.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import Any, Self
 
 import numpy as np
@@ -17,13 +19,20 @@ from tqdm import tqdm
 
 from fakenews.bundle import BundleContent, read_bundle
 from fakenews.data.cleaning import Cleaning
-from fakenews.engines import Engine, EngineName, Inputs, Outputs, make_engine
+from fakenews.engines import Batch, Engine, EngineName, Outputs, make_engine
 from fakenews.errors import BundleError, DataError
 from fakenews.evaluation.calibration import Calibration
 from fakenews.features.batching import Rows, cheapest_batches
 from fakenews.features.given import EMPTY, numbers, text_fault
 from fakenews.features.pipeline import FeaturePipeline
-from fakenews.features.text import Tokens, pad, tokenize, unknown_counts, unknown_id
+from fakenews.features.text import (
+    Tokens,
+    bundled_tokenizer,
+    pad,
+    tokenize,
+    unknown_counts,
+    unknown_id,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -173,7 +182,9 @@ class Predictor:
             calibration.check(content.labels["classes"])
             return cls(
                 engine=make_engine(content, engine, device=device, threads=threads),
-                tokenizer=_tokenizer(content),
+                tokenizer=None
+                if content.tokenizer is None
+                else bundled_tokenizer(content.tokenizer),
                 pad_id=int(content.features["pad_id"]),
                 features=None
                 if content.features["tabular"] is None
@@ -267,8 +278,8 @@ class Predictor:
     ) -> list[Prediction]:
         if not len(frame):
             return []
-        tokens, tabular = self.tokens(frame), self.tabular(frame)
-        outputs = self._run(frame, tokens, tabular)
+        tokens = self.tokens(frame)
+        tabular, outputs = self._run(frame, tokens)
         probabilities = self.calibration.apply(outputs.logits)
         decided = self.calibration.decide(probabilities, self.classes)
         return [
@@ -318,19 +329,7 @@ class Predictor:
             frame: Columns `text` and `columns`.
             progress: Show a progress bar.
         """
-        tabular = self.tabular(frame, progress=progress)
-        return self._run(frame, self.tokens(frame), tabular, progress=progress)
-
-    def tabular(self, frame: pd.DataFrame, *, progress: bool = False) -> NDArray[np.float32]:
-        """Standardised features [N, F] of a table; F is 0 for a model that reads none.
-
-        Args:
-            frame: See `outputs`.
-            progress: See `outputs`.
-        """
-        if self.features is None or not len(frame):
-            return np.empty((len(frame), 0), dtype=np.float32)
-        return self.features.transform(frame, progress=progress)
+        return self._run(frame, self.tokens(frame), progress=progress)[1]
 
     def tokens(self, frame: pd.DataFrame) -> Tokens:
         """Token ids of a table's clean texts; none for a model that reads no tokens.
@@ -359,13 +358,33 @@ class Predictor:
         )
 
     def _run(
-        self,
-        frame: pd.DataFrame,
-        tokens: Tokens,
-        tabular: NDArray[np.float32],
-        *,
-        progress: bool = False,
-    ) -> Outputs:
+        self, frame: pd.DataFrame, tokens: Tokens, *, progress: bool = False
+    ) -> tuple[NDArray[np.float32], Outputs]:
+        """Standardised features [N, F], 0 for a model that reads none, and what it says."""
+        if not len(frame):
+            nothing = np.empty((0, 0), dtype=np.float32)
+            return nothing, Outputs(np.empty((0, len(self.classes))), nothing)
+        stop = Event()
+        # The engine leaves Python's lock to the features, which take as long, on one core.
+        with ThreadPoolExecutor(1) as aside:
+            try:
+                encoded = aside.submit(self._encode, frame, tokens, stop, progress=progress)
+                tabular = self._tabular(frame, progress=progress)
+                vectors = encoded.result()
+            except BaseException:
+                stop.set()
+                raise
+        return tabular, self.engine.classify(vectors, tabular)
+
+    def _tabular(self, frame: pd.DataFrame, *, progress: bool) -> NDArray[np.float32]:
+        if self.features is None:
+            return np.empty((len(frame), 0), dtype=np.float32)
+        return self.features.transform(frame, progress=progress)
+
+    def _encode(
+        self, frame: pd.DataFrame, tokens: Tokens, stop: Event, *, progress: bool
+    ) -> NDArray[Any]:
+        """The engine's vectors of texts, [N, D]; of fewer once they are not wanted."""
         texts = np.asarray(frame["text"], dtype=object)
         batches = self.batches(tokens)
         parts = []
@@ -374,26 +393,8 @@ class Predictor:
         ) as bar:
             for rows in batches:
                 ids, mask = pad(tokens, rows, self.pad_id)
-                parts.append(
-                    self.engine.run(Inputs(texts[rows].tolist(), ids, mask, tabular[rows]))
-                )
+                parts.append(self.engine.encode(Batch(texts[rows].tolist(), ids, mask)))
                 bar.update(len(rows))
-        if not parts:
-            return Outputs(np.empty((0, len(self.classes))), np.empty((0, 0), dtype=np.float32))
-        back = np.argsort(np.concatenate(batches))
-        logits, embeddings = (
-            np.concatenate(column)[back] for column in zip(*parts, strict=True)
-        )
-        return Outputs(logits, embeddings)
-
-
-def _tokenizer(content: BundleContent) -> Tokenizer | None:
-    if content.tokenizer is None:
-        return None
-    try:
-        tokenizer = Tokenizer.from_str(content.tokenizer)
-    except Exception as error:  # tokenizers raises bare Exception
-        raise BundleError(f"tokenizer.json is not a readable tokenizer ({error})") from error
-    if tokenizer.truncation is None:
-        raise BundleError("tokenizer.json sets no truncation, so no longest text")
-    return tokenizer
+                if stop.is_set():
+                    break
+        return np.concatenate(parts)[np.argsort(np.concatenate(batches[: len(parts)]))]

@@ -45,7 +45,10 @@ every = pytest.mark.parametrize("name", sorted(NETWORKS))
 @every
 def test_logits_are_the_classified_embedding(name: str):
     network = make(name)
-    embedding = network.embed(*inputs())
+    ids, mask, tabular = inputs()
+    text = network.pooled(ids, mask)
+    assert text.shape == (B, 16 if network.reads_text else 0)
+    embedding = network.embed(text, tabular)
     assert embedding.shape[0] == B
     assert network(*inputs()).shape == (B, C)
     torch.testing.assert_close(network.classify(embedding), network(*inputs()))
@@ -129,7 +132,8 @@ def test_zero_features_and_an_empty_text_give_finite_logits_and_gradients(name: 
 
 def test_the_seed_normalises_both_halves():
     network = make("seed")
-    embedding = network.embed(*inputs())
+    ids, mask, features = inputs()
+    embedding = network.embed(network.pooled(ids, mask), features)
     text, tabular = embedding[:, :12], embedding[:, 12:]
     torch.testing.assert_close(tabular.norm(dim=1), torch.ones(B))
     norms = text.norm(dim=1)

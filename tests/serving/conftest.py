@@ -265,8 +265,8 @@ def checked_content(fusion_bundle: Path) -> "BundleContent":
 
 
 @pytest.fixture(scope="session")
-def network_onnx(fusion_bundle: Path) -> bytes:
-    """The network of `fusion_bundle`, exported."""
+def network_onnx(fusion_bundle: Path) -> dict[str, bytes]:
+    """The parts of the network of `fusion_bundle`, exported."""
     from fakenews.predictor import Predictor
     from fakenews.serving.to_onnx import to_onnx
 

@@ -52,7 +52,7 @@ def digest(path: Path) -> str:
 def test_what_is_inside(write: Write, checked_content: BundleContent, tmp_path: Path) -> None:
     engine = {"name": "onnx", "check": {}}
     content = dataclasses.replace(
-        checked_content, engine=engine, onnx=b"model", golden={"format": 1}
+        checked_content, engine=engine, onnx={"head": b"model"}, golden={"format": 1}
     )
     made = write(content)
     assert made.new
@@ -84,7 +84,11 @@ def test_what_is_inside(write: Write, checked_content: BundleContent, tmp_path: 
     }
     assert "createdOn" not in manifest
     found = read_bundle(tmp_path / "unpacked" / "bundle")
-    assert (found.engine, found.onnx, found.golden) == (engine, b"model", {"format": 1})
+    assert (found.engine, found.onnx, found.golden) == (
+        engine,
+        {"head": b"model"},
+        {"format": 1},
+    )
 
 
 def test_it_predicts_what_the_bundle_does(

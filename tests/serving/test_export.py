@@ -98,9 +98,9 @@ def test_torch(
 
 
 @pytest.fixture
-def exported(monkeypatch: pytest.MonkeyPatch, network_onnx: bytes) -> None:
+def exported(monkeypatch: pytest.MonkeyPatch, network_onnx: dict[str, bytes]) -> None:
     """The network of the bundle is not exported again for each test."""
-    monkeypatch.setattr("fakenews.serving.to_onnx.to_onnx", lambda network: network_onnx)
+    monkeypatch.setattr("fakenews.serving.to_onnx.to_onnx", lambda network: {**network_onnx})
 
 
 @pytest.mark.usefixtures("exported")
@@ -157,7 +157,7 @@ def test_the_table() -> None:
         metrics={},
         provenance={},
         engine={"name": "onnx-int8"},
-        onnx=bytes(1_000_000),
+        onnx={"encoder": bytes(900_000), "head": bytes(100_000)},
     )
     console = Console(width=80, record=True)
     console.print(comparison_table(found, content))

@@ -323,14 +323,14 @@ def test_no_text_reaches_a_log(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     engine = worker.handler.model.items.predictor.engine
-    run = engine.run
+    encode = engine.encode
 
-    def fragile(inputs: Any) -> Any:
-        if any("Zebra" in text for text in inputs.texts):
-            raise ValueError(f"bad text: {inputs.texts}")
-        return run(inputs)
+    def fragile(batch: Any) -> Any:
+        if any("Zebra" in text for text in batch.texts):
+            raise ValueError(f"bad text: {batch.texts}")
+        return encode(batch)
 
-    engine.run = fragile
+    engine.encode = fragile
     try:
         found = worker.ask(
             sent({"text": "Zebra breaks"}),
@@ -341,7 +341,7 @@ def test_no_text_reaches_a_log(
             sent({"text": "Zebra"}, explain=True),
         )
     finally:
-        del engine.run
+        del engine.encode
     assert [answer.status for answer in found] == [500, 200, 400, 400, 422, 500]
     out, err = capfd.readouterr()
     logged = out + err + caplog.text

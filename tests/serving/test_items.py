@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from fakenews.engines import Engine, Inputs, Outputs
+from fakenews.engines import Batch, Engine, Outputs
 from fakenews.evaluation.calibration import Calibration
 from fakenews.predictor import Predictor
 from fakenews.serving.items import ItemPredictor, Row, describe
@@ -27,16 +28,19 @@ class Fragile:
         self.overhead = engine.overhead
         self.calls = 0
 
-    def run(self, inputs: Inputs) -> Outputs:
+    def encode(self, batch: Batch) -> NDArray[Any]:
         self.calls += 1
-        for text in inputs.texts:
+        for text in batch.texts:
             if "break" in text:
                 raise RuntimeError(f"cannot read {text!r}")
-        outputs = self.engine.run(inputs)
-        for row, text in enumerate(inputs.texts):
+        vectors = self.engine.encode(batch).copy()
+        for row, text in enumerate(batch.texts):
             if "nan" in text.split():
-                outputs.logits[row] = np.nan
-        return outputs
+                vectors[row] = np.nan
+        return vectors
+
+    def classify(self, vectors: NDArray[Any], tabular: NDArray[np.float32]) -> Outputs:
+        return self.engine.classify(vectors, tabular)
 
 
 def served(bundle: Path, unsure: float = 0.1) -> ItemPredictor:
@@ -99,9 +103,11 @@ def test_unsure_of_two_classes(
     class Certain:
         overhead = 1
 
-        def run(self, inputs: Inputs) -> Outputs:
-            logits = np.log([[probability, 1 - probability]] * len(inputs.texts))
-            return Outputs(logits, np.empty((len(logits), 0), dtype=np.float32))
+        def encode(self, batch: Batch) -> NDArray[Any]:
+            return np.log([[probability, 1 - probability]] * len(batch.texts))
+
+        def classify(self, vectors: NDArray[Any], tabular: NDArray[np.float32]) -> Outputs:
+            return Outputs(vectors, np.empty((len(tabular), 0), dtype=np.float32))
 
     items.predictor.engine = Certain()
     (found,) = ask(items, "Rain")
@@ -190,13 +196,13 @@ def test_warm_up_meets_all_lengths(
 ) -> None:
     predictor = Predictor.load(fusion_bundle, batch_size=8, batch_tokens=128)
     shapes = []
-    run = predictor.engine.run
+    encode = predictor.engine.encode
 
-    def watched(inputs: Inputs) -> Outputs:
-        shapes.append(inputs.input_ids.shape)
-        return run(inputs)
+    def watched(batch: Batch) -> NDArray[Any]:
+        shapes.append(batch.input_ids.shape)
+        return encode(batch)
 
-    monkeypatch.setattr(predictor.engine, "run", watched)
+    monkeypatch.setattr(predictor.engine, "encode", watched)
     items = ItemPredictor(predictor=predictor, name="", version="", unsure=0)
     items.warm_up()
     # With the two special tokens, cut to 32; alone, and as many as 128 tokens are.

@@ -236,7 +236,8 @@ def test_beside_an_exported_engine_the_network_is_loaded_to_explain(
 ) -> None:
     class Exported:
         def __init__(self, engine: Engine) -> None:
-            self.run, self.overhead = engine.run, engine.overhead
+            self.encode, self.classify = engine.encode, engine.classify
+            self.overhead = engine.overhead
 
     real = Predictor.load
     engines = []

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fakenews.bundle import BundleContent, read_bundle
-from fakenews.engines import EngineName, Inputs, Outputs
+from fakenews.engines import Batch, EngineName, Outputs
 from fakenews.errors import BundleError, ConfigError, ServingError
 from fakenews.models.tfidf import TfidfClassifier
 from fakenews.predictor import Predictor
 from fakenews.serving import optimise as module
-from fakenews.serving.optimise import Comparison, Tolerances, optimise
+from fakenews.serving.optimise import Comparison, Rows, Tolerances, compare, optimise
 
 # Exports of networks take a second each, and there are many.
 pytestmark = pytest.mark.slow
@@ -30,9 +31,9 @@ ANY = Tolerances(
 
 
 @pytest.fixture
-def exported(monkeypatch: pytest.MonkeyPatch, network_onnx: bytes) -> None:
+def exported(monkeypatch: pytest.MonkeyPatch, network_onnx: dict[str, bytes]) -> None:
     """The network of the bundle is not exported again for each test."""
-    monkeypatch.setattr("fakenews.serving.to_onnx.to_onnx", lambda network: network_onnx)
+    monkeypatch.setattr("fakenews.serving.to_onnx.to_onnx", lambda network: {**network_onnx})
 
 
 def difference(**values: Any) -> Comparison:
@@ -85,9 +86,11 @@ def test_the_same_bundle_gets_the_same_engine(checked_content: BundleContent) ->
 
 
 def test_torch_takes_another_engine_away(checked_content: BundleContent) -> None:
-    content = dataclasses.replace(checked_content, engine={"name": "onnx"}, onnx=b"model")
+    content = dataclasses.replace(
+        checked_content, engine={"name": "onnx"}, onnx={"head": b"model"}
+    )
     found, comparison = optimise(content, "torch", tolerances=Tolerances())
-    assert (found.engine, found.onnx, comparison) == (None, None, None)
+    assert (found.engine, found.onnx, comparison) == (None, {}, None)
 
 
 @pytest.mark.usefixtures("exported")
@@ -199,7 +202,30 @@ class Shifted:
         self.engine = predictor.engine
         self.overhead = self.engine.overhead
 
-    def run(self, inputs: Inputs) -> Outputs:
-        outputs = self.engine.run(inputs)
-        shift = inputs.attention_mask.sum(axis=1)
-        return outputs._replace(logits=outputs.logits + np.stack([-shift, 0 * shift], axis=1))
+    def encode(self, batch: Batch) -> NDArray[Any]:
+        lengths = batch.attention_mask.sum(axis=1, keepdims=True)
+        return np.concatenate([self.engine.encode(batch), lengths], axis=1, dtype=np.float32)
+
+    def classify(self, vectors: NDArray[Any], tabular: NDArray[np.float32]) -> Outputs:
+        outputs = self.engine.classify(vectors[:, :-1].copy(), tabular)
+        outputs.logits[:, 0] -= vectors[:, -1]
+        return outputs
+
+
+def test_rows_are_compared_in_their_order(checked_content: BundleContent) -> None:
+    predictor = Predictor.from_content(checked_content)
+    rows = Rows.of(checked_content)
+    found = compare(predictor, Shifted(predictor), rows)
+    # The bundle has the logits of its rows.
+    before = checked_content.reference["logits"]
+    after = before.copy()
+    after[:, 0] -= rows.tokens.lengths
+    one, other = (predictor.calibration.apply(logits) for logits in (before, after))
+    furthest = np.abs(one - other).max(axis=1)
+    assert found.mean_difference == pytest.approx(furthest.mean(), rel=1e-3)
+    assert found.max_difference == pytest.approx(furthest.max(), rel=1e-3)
+    decided = [predictor.calibration.decide(p, predictor.classes) for p in (one, other)]
+    assert found.decided_otherwise == np.mean(decided[0] != decided[1]) > 0
+    same = compare(predictor, predictor.engine, rows)
+    assert (same.max_difference, same.decided_otherwise) == (0, 0)
+    assert same.average_precision[0] == same.average_precision[1]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from fakenews.bundle import BundleContent
-from fakenews.engines import Inputs, OnnxEngine
+from fakenews.engines import Batch, Engine, OnnxEngine
 from fakenews.errors import ConfigError
 from fakenews.predictor import Predictor
 from fakenews.serving.optimise import Rows
@@ -140,27 +140,32 @@ def test_nothing_to_quantise() -> None:
 
 
 def test_a_transformer_answers_a_text_alone_as_among_others(
-    checked_content: BundleContent, network_onnx: bytes
+    checked_content: BundleContent, network_onnx: dict[str, bytes]
 ) -> None:
     predictor = Predictor.from_content(checked_content)
     rows = Rows.of(checked_content)
     examples = [i._asdict() for _, i in rows.take(np.arange(30)).batches(predictor)]
-    engine = OnnxEngine(quantise(network_onnx, examples))
+    quantised = quantise(network_onnx["encoder"], examples)
+    engine = OnnxEngine(network_onnx | {"encoder": quantised})
     probabilities = np.empty((len(rows), 2))
     exact = np.empty_like(probabilities)
-    for of_batch, inputs in rows.batches(predictor):
-        logits = [one.run(inputs).logits for one in (engine, predictor.engine)]
-        probabilities[of_batch], exact[of_batch] = map(predictor.calibration.apply, logits)
+
+    def answer(engine: Engine, batch: Batch, which: NDArray[np.int64]) -> NDArray[np.float64]:
+        outputs = engine.classify(engine.encode(batch), rows.tabular[which])
+        return predictor.calibration.apply(outputs.logits)
+
+    for of_batch, batch in rows.batches(predictor):
+        probabilities[of_batch] = answer(engine, batch, of_batch)
+        exact[of_batch] = answer(predictor.engine, batch, of_batch)
         for place, row in enumerate(of_batch):
-            length = int(inputs.attention_mask[place].sum())
-            alone = Inputs(
+            length = int(batch.attention_mask[place].sum())
+            alone = Batch(
                 [],
-                inputs.input_ids[[place], :length],
-                inputs.attention_mask[[place], :length],
-                inputs.tabular[[place]],
+                batch.input_ids[[place], :length],
+                batch.attention_mask[[place], :length],
             )
-            found = predictor.calibration.apply(engine.run(alone).logits)
-            np.testing.assert_allclose(found[0], probabilities[row], atol=1e-6)
+            (found,) = answer(engine, alone, np.array([row]))
+            np.testing.assert_allclose(found, probabilities[row], atol=1e-6)
     assert 0 < np.abs(probabilities - exact).max() < 0.01
     assert np.abs(probabilities - exact).mean() < 0.1 * exact[:, 0].std()
-    assert len(quantise(network_onnx, examples)) < 0.5 * len(network_onnx)
+    assert len(quantised) < 0.5 * len(network_onnx["encoder"])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from fakenews.errors import FeatureError
+from fakenews.errors import BundleError, FeatureError
 from fakenews.features.cache import read_arrays, write_arrays
 
 # N texts, B texts of a batch, T tokens of the longest
@@ -78,6 +78,24 @@ def load_tokenizer(path: Path) -> Tokenizer:
             f"{path}: not a readable tokenizer file ({error}); "
             "fetch the encoder's tokenizer.json again"
         ) from error
+
+
+def bundled_tokenizer(content: str) -> Tokenizer:
+    """The tokenizer of a bundle, which truncates.
+
+    Args:
+        content: Of its `tokenizer.json`.
+
+    Raises:
+        BundleError: It is no tokenizer, or truncates nothing.
+    """
+    try:
+        tokenizer = Tokenizer.from_str(content)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise BundleError(f"tokenizer.json is not a readable tokenizer ({error})") from error
+    if tokenizer.truncation is None:
+        raise BundleError("tokenizer.json sets no truncation, so no longest text")
+    return tokenizer
 
 
 def tokenize(

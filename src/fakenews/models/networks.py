@@ -2,6 +2,7 @@
 
 Every network maps the same three inputs to logits and says which of them it reads;
 an input that is not read is [B, 0], so that nothing is tokenised or counted in vain.
+The text is read on its own, as `pooled`, before the features come to it.
 
 Shapes: B batch, T tokens, D text dim, F tabular features, H hidden, C classes.
 """
@@ -47,9 +48,14 @@ class Network(nn.Module):
         self.encoder = encoder
         self.arguments = arguments
 
-    def embed(
-        self, input_ids_BT: Tensor, attention_mask_BT: Tensor, tabular_BF: Tensor
-    ) -> Tensor:
+    def pooled(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+        """The encoder's vector of each text, [B, D]; D is 0 without an encoder."""
+        if self.encoder is None:
+            return torch.empty((len(input_ids_BT), 0), device=input_ids_BT.device)
+        vectors_BD: Tensor = self.encoder(input_ids_BT, attention_mask_BT)
+        return vectors_BD
+
+    def embed(self, text_BD: Tensor, tabular_BF: Tensor) -> Tensor:
         """The representation [B, H] that `classify` reads; drift is measured on it."""
         raise NotImplementedError
 
@@ -61,12 +67,8 @@ class Network(nn.Module):
         self, input_ids_BT: Tensor, attention_mask_BT: Tensor, tabular_BF: Tensor
     ) -> Tensor:
         """Logits [B, C]."""
-        return self.classify(self.embed(input_ids_BT, attention_mask_BT, tabular_BF))
-
-    def pooled(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
-        """The encoder's vector of each text, [B, D]."""
-        vectors_BD: Tensor = self.get_submodule("encoder")(input_ids_BT, attention_mask_BT)
-        return vectors_BD
+        text_BD = self.pooled(input_ids_BT, attention_mask_BT)
+        return self.classify(self.embed(text_BD, tabular_BF))
 
     def architecture(self) -> dict[str, Any]:
         """What `build` needs to make this network again, as plain JSON values."""
@@ -113,11 +115,8 @@ class FusionNet(Network):
         self.text_norm = nn.LayerNorm(encoder.dim)
         self.head = _head(encoder.dim + tabular_size, hidden_size, num_classes, dropout)
 
-    def embed(
-        self, input_ids_BT: Tensor, attention_mask_BT: Tensor, tabular_BF: Tensor
-    ) -> Tensor:
-        text_BD = self.text_norm(self.pooled(input_ids_BT, attention_mask_BT))
-        return torch.cat([text_BD, self.tabular(tabular_BF)], dim=1)
+    def embed(self, text_BD: Tensor, tabular_BF: Tensor) -> Tensor:
+        return torch.cat([self.text_norm(text_BD), self.tabular(tabular_BF)], dim=1)
 
     def classify(self, embedding_BH: Tensor) -> Tensor:
         result: Tensor = self.head(embedding_BH)
@@ -165,12 +164,9 @@ class SeedNet(Network):
         self.dropout = nn.Dropout(dropout2)
         self.output = nn.Linear(hidden_size + tabular_dim, num_classes)
 
-    def embed(
-        self, input_ids_BT: Tensor, attention_mask_BT: Tensor, tabular_BF: Tensor
-    ) -> Tensor:
-        text_BH = self.text(self.pooled(input_ids_BT, attention_mask_BT))
-        halves = functional.normalize(text_BH), functional.normalize(tabular_BF)
-        return torch.cat(halves, dim=1)
+    def embed(self, text_BD: Tensor, tabular_BF: Tensor) -> Tensor:
+        halves = self.text(text_BD), tabular_BF
+        return torch.cat([functional.normalize(half) for half in halves], dim=1)
 
     def classify(self, embedding_BH: Tensor) -> Tensor:
         result: Tensor = self.output(self.dropout(embedding_BH))
@@ -210,11 +206,9 @@ class TextNet(Network):
         self.norm = nn.LayerNorm(encoder.dim)
         self.head = _head(encoder.dim, hidden_size, num_classes, dropout)
 
-    def embed(
-        self, input_ids_BT: Tensor, attention_mask_BT: Tensor, tabular_BF: Tensor
-    ) -> Tensor:
+    def embed(self, text_BD: Tensor, tabular_BF: Tensor) -> Tensor:
         del tabular_BF
-        result: Tensor = self.norm(self.pooled(input_ids_BT, attention_mask_BT))
+        result: Tensor = self.norm(text_BD)
         return result
 
     def classify(self, embedding_BH: Tensor) -> Tensor:
@@ -255,10 +249,8 @@ class TabularNet(Network):
         self.hidden = nn.Sequential(nn.Linear(tabular_dim, hidden_size), nn.GELU())
         self.head = _head(hidden_size, hidden_size, num_classes, dropout)
 
-    def embed(
-        self, input_ids_BT: Tensor, attention_mask_BT: Tensor, tabular_BF: Tensor
-    ) -> Tensor:
-        del input_ids_BT, attention_mask_BT
+    def embed(self, text_BD: Tensor, tabular_BF: Tensor) -> Tensor:
+        del text_BD
         result: Tensor = self.hidden(tabular_BF)
         return result
 

@@ -148,7 +148,8 @@ def comparison_table(found: Comparison, content: BundleContent) -> Table:
     """An exported engine beside torch, for people."""
     name = (content.engine or {}).get("name", "")
     weights = sum(array.nbytes for array in content.weights.values())
-    sizes = [f"{size / 1e6:,.0f}" for size in (weights, len(content.onnx or b""))]
+    exported = sum(map(len, content.onnx.values()))
+    sizes = [f"{size / 1e6:,.0f}" for size in (weights, exported)]
     table = Table(f"{found.rows:,} rows", "torch", name, "difference")
     for label, (before, after) in (
         ("Average precision", found.average_precision),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fakenews.bundle import BundleContent
-from fakenews.engines import Engine, EngineName, Inputs, OnnxEngine, TorchEngine
+from fakenews.engines import Batch, Engine, EngineName, OnnxEngine, TorchEngine
 from fakenews.errors import BundleError, ConfigError, ServingError
 from fakenews.evaluation.metrics import classification_metrics
 from fakenews.features.text import Tokens, pad
@@ -135,7 +135,7 @@ def optimise(
         ServingError: The network cannot be exported, or the engine is too far from torch.
     """
     if engine == "torch":
-        return dataclasses.replace(content, engine=None, onnx=None), None
+        return dataclasses.replace(content, engine=None, onnx={}), None
     _check_tools(engine)
     predictor = Predictor.from_content(content, engine="torch")
     if not isinstance(predictor.engine, TorchEngine):
@@ -154,14 +154,15 @@ def optimise(
     from fakenews.serving.quantise import quantise
     from fakenews.serving.to_onnx import to_onnx
 
-    model = to_onnx(_network(content))
+    parts = to_onnx(_network(content))
     if engine == "onnx-int8":
         few = min(_EXAMPLES, math.ceil(_EXAMPLE_SHARE * len(rows)))
         log.info("quantising it with %s of the bundle's reference rows", f"{few:,}")
         examples = rows.take(np.arange(few)).batches(predictor)
-        model = quantise(model, [inputs._asdict() for _, inputs in examples])
+        seen = [batch._asdict() for _, batch in examples]
+        parts["encoder"] = quantise(parts["encoder"], seen)
         rows = rows.take(np.arange(few, len(rows)))
-    found = compare(predictor, OnnxEngine(model), rows)
+    found = compare(predictor, OnnxEngine(parts), rows)
     if excess := found.excess(engine, tolerances):
         beyond = (
             f"{name} is {number:.2g}, allowed {getattr(tolerances, name):g}"
@@ -177,7 +178,7 @@ def optimise(
         "check": found.to_json(),
         "versions": versions("torch", *_TOOLS),
     }
-    return dataclasses.replace(content, engine=described, onnx=model), found
+    return dataclasses.replace(content, engine=described, onnx=parts), found
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -232,11 +233,10 @@ class Rows:
             labels=self.labels[rows],
         )
 
-    def batches(self, predictor: Predictor) -> Iterator[tuple[NDArray[np.int64], Inputs]]:
-        """Rows and inputs of batches, as a predictor makes them."""
+    def batches(self, predictor: Predictor) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+        """Numbers and texts of batches, as a predictor makes them."""
         for rows in predictor.batches(self.tokens):
-            ids, mask = pad(self.tokens, rows, predictor.pad_id)
-            yield rows, Inputs([], ids, mask, self.tabular[rows])
+            yield rows, Batch([], *pad(self.tokens, rows, predictor.pad_id))
 
 
 def compare(predictor: Predictor, engine: Engine, rows: Rows) -> Comparison:
@@ -251,13 +251,14 @@ def compare(predictor: Predictor, engine: Engine, rows: Rows) -> Comparison:
     logits = [np.empty((len(rows), len(predictor.classes))) for _ in engines]
     seconds = [0.0, 0.0]
     batches = list(rows.batches(predictor))
-    for one in engines:
-        one.run(batches[0][1])  # what is made at first need is not measured
+    for one in engines:  # what is made at first need is not measured
+        one.classify(one.encode(batches[0][1]), rows.tabular[batches[0][0]])
     with tqdm(total=len(rows), desc="compare with torch", unit="row", leave=False) as bar:
-        for of_batch, inputs in batches:
+        for of_batch, batch in batches:
             for number, one in enumerate(engines):
                 started = time.perf_counter()
-                logits[number][of_batch] = one.run(inputs).logits
+                outputs = one.classify(one.encode(batch), rows.tabular[of_batch])
+                logits[number][of_batch] = outputs.logits
                 seconds[number] += time.perf_counter() - started
             bar.update(len(of_batch))
     calibration, classes = predictor.calibration, predictor.classes

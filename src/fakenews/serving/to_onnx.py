@@ -1,10 +1,12 @@
 """A network as ONNX: the same bytes for the same network.
 
-Shapes: B batch, T tokens, F tabular features, H embedding, C classes.
+Shapes: B batch, H embedding, C classes.
 """
 
 import logging
 import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx
 import torch
@@ -19,58 +21,74 @@ _OPSET = 20
 # Of the example: not 0 or 1, which are no examples of any number.
 _ROWS, _TOKENS = 2, 3
 
+_Sizes = dict[int, Any]
 
-class _Engine(nn.Module):
-    """What an engine answers: logits [B, C] and embeddings [B, H]."""
+
+class _Head(nn.Module):
+    """Logits [B, C] and embeddings [B, H] from vectors of texts and their features."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, tabular: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        embeddings_BH = self.network.embed(input_ids, attention_mask, tabular)
+    def forward(self, vectors: Tensor, tabular: Tensor) -> tuple[Tensor, Tensor]:
+        embeddings_BH = self.network.embed(vectors, tabular)
         return self.network.classify(embeddings_BH), embeddings_BH
 
 
-def to_onnx(network: Network) -> bytes:
+def to_onnx(network: Network) -> dict[str, bytes]:
     """Export a network, for any number of texts and of tokens.
 
     Args:
         network: Put into evaluation mode, and its attention replaced: use it no more.
 
     Returns:
-        A model with the inputs `input_ids`, `attention_mask` and `tabular`, and the outputs
-        `logits` and `embeddings`.
+        Its parts, as `engines.OnnxEngine` reads them.
 
     Raises:
         ServingError: It has operations that cannot be exported.
     """
     network.eval()
-    tokens = _TOKENS if network.encoder is not None else 0
-    if network.encoder is not None:
-        use_plain_attention(network.encoder.backbone)
-    features = network.arguments["tabular_dim"] if network.reads_tabular else 0
-    batch = torch.export.Dim("batch")
-    sizes = {0: batch, 1: torch.export.Dim("tokens")} if tokens else {0: batch}
-    example = (
-        torch.ones(_ROWS, tokens, dtype=torch.int64),
-        torch.ones(_ROWS, tokens, dtype=torch.int64),
-        torch.zeros(_ROWS, features),
-    )
     # They tell each step, warn of packages that they could use, and of their use of torch.
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    batch = {0: torch.export.Dim("batch")}
+    parts = {}
+    if network.encoder is not None:
+        use_plain_attention(network.encoder.backbone)
+        tokens = torch.ones(_ROWS, _TOKENS, dtype=torch.int64)
+        sizes = batch | {1: torch.export.Dim("tokens")}
+        parts["encoder"] = _export(
+            network.encoder,
+            {"input_ids": (tokens, sizes), "attention_mask": (tokens.clone(), sizes)},
+            outputs=["vectors"],
+        )
+    dim = 0 if network.encoder is None else network.encoder.dim
+    features = network.arguments["tabular_dim"] if network.reads_tabular else 0
+    parts["head"] = _export(
+        _Head(network),
+        {
+            "vectors": (torch.zeros(_ROWS, dim), batch),
+            "tabular": (torch.zeros(_ROWS, features), batch),
+        },
+        outputs=["logits", "embeddings"],
+    )
+    return parts
+
+
+def _export(
+    module: nn.Module, inputs: Mapping[str, tuple[Tensor, _Sizes]], *, outputs: Sequence[str]
+) -> bytes:
+    """A module as ONNX; of each input an example, and which of its sizes may be others."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                _Engine(network),
-                example,
-                input_names=["input_ids", "attention_mask", "tabular"],
-                output_names=["logits", "embeddings"],
-                dynamic_shapes=(sizes, sizes, {0: batch}),
+                module,
+                tuple(example for example, _ in inputs.values()),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=tuple(sizes for _, sizes in inputs.values()),
                 opset_version=_OPSET,
                 dynamo=True,
                 verbose=False,
