@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from threading import Barrier, Event
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,8 @@ from fakenews.bundle import BundleContent, read_bundle
 from fakenews.config import TARGETS
 from fakenews.data.cleaning import Cleaning
 from fakenews.data.dataset import Dataset
-from fakenews.engines import OnnxEngine, TfidfEngine, TorchEngine
-from fakenews.errors import BundleError, ConfigError, DataError
+from fakenews.engines import Batch, OnnxEngine, TfidfEngine, TorchEngine
+from fakenews.errors import BundleError, ConfigError, DataError, FeatureError
 from fakenews.evaluation.calibration import Calibration
 from fakenews.inference.predict import score_file
 from fakenews.models.tfidf import TfidfClassifier
@@ -195,6 +197,69 @@ def test_it_needs_no_training_library(tiny_bundle: Path, predictor: Predictor) -
     (expected,) = predictor.predict(["Minister opens 3 hospitals in Oslo"])
     assert probabilities == pytest.approx(expected.probabilities, abs=1e-5)
     assert imported == []
+
+
+# --- two things at a time ------------------------------------------------------------
+
+
+def test_features_are_made_while_texts_are_encoded(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor.load(tiny_bundle)
+    expected = predictor.predict(["Rain", "Snow"])
+    both = Barrier(2, timeout=30)  # broken if one waits for the other's end
+
+    def beside(function: Callable[..., Any]) -> Callable[..., Any]:
+        def begun(*arguments: Any, **options: Any) -> Any:
+            both.wait()
+            return function(*arguments, **options)
+
+        return begun
+
+    assert predictor.features is not None
+    engine, features = predictor.engine, predictor.features
+    monkeypatch.setattr(engine, "encode", beside(engine.encode))
+    monkeypatch.setattr(features, "transform", beside(features.transform))
+    assert predictor.predict(["Rain", "Snow"]) == expected
+
+
+@pytest.mark.parametrize("error", [FeatureError("gone"), KeyboardInterrupt()])
+def test_nothing_is_encoded_once_features_cannot_be_made(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    predictor = Predictor.load(tiny_bundle, batch_size=1)
+    encode, began, failed = predictor.engine.encode, Event(), Event()
+    batches = []
+
+    def watched(batch: Batch) -> NDArray[Any]:
+        batches.append(batch)
+        began.set()
+        failed.wait(30)
+        return encode(batch)
+
+    def fail(*_: object, **__: object) -> None:
+        began.wait(30)
+        failed.set()
+        raise error
+
+    monkeypatch.setattr(predictor.engine, "encode", watched)
+    monkeypatch.setattr(predictor.features, "transform", fail)
+    with pytest.raises(type(error)):
+        predictor.predict([f"Rain on day {day}" for day in range(300)])
+    assert len(batches) < 100
+
+
+def test_an_engine_that_fails_is_heard(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor.load(tiny_bundle)
+
+    def fail(batch: Batch) -> None:
+        raise RuntimeError(f"no memory for {len(batch.texts)} texts")
+
+    monkeypatch.setattr(predictor.engine, "encode", fail)
+    with pytest.raises(RuntimeError, match="no memory for 2 texts"):
+        predictor.predict(["Rain", "Snow"])
 
 
 # --- whatever comes ------------------------------------------------------------------
