@@ -32,8 +32,9 @@ evidently: $(VENV)-evidently/done ## Install Evidently beside the project, for i
 test: $(VENV)/dev.done ## Install, and run the tests.
 	$(PYTEST) $(ARGS)
 
+# In their order: files of one test would come last, and are the longest.
 test-slow: $(VENV)/slow.done $(VENV)-airflow/done $(VENV)-evidently/done ## Run the slow integration tests.
-	$(PYTEST) -m slow --durations=25 $(ARGS)
+	$(PYTEST) --no-loadscope-reorder -m slow --durations=25 $(ARGS)
 
 test-all: test test-slow ## Run both.
 

@@ -95,7 +95,7 @@ def c(make_archive: MakeArchive) -> Path:
 class Load:
     """Requests from threads, sent where the state says, as the gateway does.
 
-    What a worker was ended with is sent again only if `again`.
+    What a worker was ended with, answered or lost, is sent again only if `again`.
     """
 
     place: Place
@@ -123,7 +123,7 @@ class Load:
 
     def send(self, client: httpx.Client, keys: Keys, url: str, version: str | None) -> None:
         begun = time.monotonic()
-        for _ in range(3):
+        for left in (2, 1, 0):
             key = keys.inference()
             try:
                 answer = client.post(
@@ -133,6 +133,8 @@ class Load:
                     timeout=TIMING.deadline,
                 )
             except httpx.HTTPError as error:
+                if self.again and left and isinstance(error, httpx.ReadTimeout):
+                    continue
                 self.failed.append(repr(error))
                 return
             if answer.status_code == 400 and "InvalidKey" in answer.text:
@@ -223,7 +225,8 @@ def test_workers_come_and_go(place: Place, a: Path) -> None:
     with load(place, again=True) as seen:
         assert place.deployment.scale(2).workers == {"aaaaaaaaaaaa": 2}
         assert place.client.versions(NAME)["aaaaaaaaaaaa"].ready == 2
-        # TorchServe ends a worker with what it computes; the gateway asks again.
+        # TorchServe ends a worker with what it computes, and may never answer that (once in some
+        # 20 times under load); the gateway asks again.
         assert place.deployment.scale(1).workers == {"aaaaaaaaaaaa": 1}
         assert place.client.versions(NAME)["aaaaaaaaaaaa"].ready == 1
     assert seen.failed == []

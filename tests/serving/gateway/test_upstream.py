@@ -99,6 +99,17 @@ def test_what_always_fails_is_told_within_the_deadline(
     assert gateway.predict("b")[0]["label"]
 
 
+def test_what_is_lost_is_asked_again(start: Start, stand_in: "StandIn") -> None:
+    # As TorchServe loses, at times, what it hands to a worker that ends.
+    gateway = start({"deadline": 3, "upstream.patience": 0.1, "batching.in_flight": 1})
+    stand_in.behave(any={"hang": True, "every": 2})
+    for text in "abc":
+        assert gateway.predict(text)[0]["label"]
+    assert gateway.metric('fakenews_upstream_errors_total{kind="timeout"}') >= 1
+    stand_in.behave(any={"hang": True})
+    assert gateway.post("/predict", {"text": "d"}).status_code == 504
+
+
 def test_items_that_the_model_failed_on(start: Start, stand_in: "StandIn") -> None:
     gateway = start()
     stand_in.behave(any={"internal": True})

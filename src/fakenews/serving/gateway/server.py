@@ -163,6 +163,7 @@ def assemble(
             address=settings.upstream.address,
             keys=keys,
             pause=settings.upstream.pause,
+            patience=settings.upstream.patience,
             details=_details(settings.log),
             observe=lambda kind: errors.labels(kind).inc(),
         ),

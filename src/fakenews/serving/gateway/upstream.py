@@ -46,6 +46,8 @@ class Upstream:
         address: Of the inference API.
         keys: Of TorchServe; None where it asks for none.
         pause: Seconds before what failed is sent again; doubles, up to 20 times as long.
+        patience: Share of the time for a prediction after which it is taken for lost, and
+            asked for again, once.
         details: Asked for beside predictions; a handler that knows of none gives none.
         observe: Is told the kind of each failure.
     """
@@ -56,11 +58,13 @@ class Upstream:
         address: str,
         keys: KeySource | None,
         pause: float,
+        patience: float,
         details: Sequence[Detail],
         observe: Callable[[str], None],
     ) -> None:
         self._keys = keys
         self._pause = pause
+        self._patience = patience
         self._details = {"details": details} if details else {}
         self._observe = observe
         self._refreshing: asyncio.Future[None] | None = None
@@ -88,7 +92,8 @@ class Upstream:
             UpstreamProblem: There was none before the deadline.
         """
         body = orjson.dumps({"inputs": items, **self._details})
-        found = await self._ask(f"/predictions/{name}/{version}", body, deadline)
+        path = f"/predictions/{name}/{version}"
+        found = await self._ask(path, body, deadline, patience=self._patience)
         answers = found.get("predictions") if isinstance(found, dict) else None
         if not isinstance(answers, list) or len(answers) != len(items):
             self._observe("failed")
@@ -110,7 +115,9 @@ class Upstream:
             raise UpstreamProblem("failed", _FAILED)
         return dict(found)
 
-    async def _ask(self, path: str, body: bytes, deadline: float) -> Any:
+    async def _ask(
+        self, path: str, body: bytes, deadline: float, *, patience: float = 1.0
+    ) -> Any:
         loop = asyncio.get_running_loop()
         pause = self._pause
         refused: str | None = None
@@ -119,12 +126,16 @@ class Upstream:
             key: str | None = None
             try:
                 key = self._key()
-                return await self._once(path, body, key, deadline - loop.time())
+                seconds = (deadline - loop.time()) * patience
+                return await self._once(path, body, key, seconds)
             except UpstreamProblem as problem:
                 self._observe(problem.kind)
                 if problem.kind == "refused" and key != refused:
                     refused = key
                     await self._refresh(key)
+                    continue
+                if problem.kind == "timeout" and patience < 1:
+                    patience = 1.0
                     continue
                 failures += problem.kind == "failed"
                 # What would be too late anyway, or fail again, is answered now.
