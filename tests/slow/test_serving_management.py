@@ -225,8 +225,8 @@ def test_workers_come_and_go(place: Place, a: Path) -> None:
     with load(place, again=True) as seen:
         assert place.deployment.scale(2).workers == {"aaaaaaaaaaaa": 2}
         assert place.client.versions(NAME)["aaaaaaaaaaaa"].ready == 2
-        # TorchServe ends a worker with what it computes, and may never answer that (once in some
-        # 20 times under load); the gateway asks again.
+        # TorchServe ends a worker with what it computes, and once in some 20 times never
+        # answers that; the gateway asks again.
         assert place.deployment.scale(1).workers == {"aaaaaaaaaaaa": 1}
         assert place.client.versions(NAME)["aaaaaaaaaaaa"].ready == 1
     assert seen.failed == []
