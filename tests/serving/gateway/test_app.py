@@ -301,7 +301,9 @@ def test_deadlines(start: Start, stand_in: "StandIn") -> None:
 
 
 def test_who_goes_away_leaves_the_queue(start: Start, stand_in: "StandIn") -> None:
-    gateway = start({"batching.batch_items": 1, "batching.in_flight": 1})
+    gateway = start(
+        {"batching.batch_items": 1, "batching.in_flight": 1, "upstream.patience": 1}
+    )
     stand_in.behave(any={"delay": 8})
     url = gateway.client.base_url
     gone = 'fakenews_requests_total{path="/predict",status="499"}'

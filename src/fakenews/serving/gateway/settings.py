@@ -41,7 +41,7 @@ class Upstream:
     Attributes:
         address: Of its inference API.
         pause: Seconds before what failed is sent again; doubles, up to 20 times as long.
-        patience: Share of a request's time after which it is taken for lost, and sent again.
+        patience: Share of a request's time after which it may be lost, and is sent again.
         explain_in_flight: Explanations asked for at once.
         explain_queue: Of those that wait for that.
     """

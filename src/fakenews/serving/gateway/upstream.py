@@ -46,8 +46,8 @@ class Upstream:
         address: Of the inference API.
         keys: Of TorchServe; None where it asks for none.
         pause: Seconds before what failed is sent again; doubles, up to 20 times as long.
-        patience: Share of the time for a prediction after which it is taken for lost, and
-            asked for again, once.
+        patience: Share of the time for a prediction after which it may be lost, and is asked
+            for again beside that.
         details: Asked for beside predictions; a handler that knows of none gives none.
         observe: Is told the kind of each failure.
     """
@@ -93,7 +93,7 @@ class Upstream:
         """
         body = orjson.dumps({"inputs": items, **self._details})
         path = f"/predictions/{name}/{version}"
-        found = await self._ask(path, body, deadline, patience=self._patience)
+        found = await self._ask_twice(path, body, deadline)
         answers = found.get("predictions") if isinstance(found, dict) else None
         if not isinstance(answers, list) or len(answers) != len(items):
             self._observe("failed")
@@ -115,9 +115,23 @@ class Upstream:
             raise UpstreamProblem("failed", _FAILED)
         return dict(found)
 
-    async def _ask(
-        self, path: str, body: bytes, deadline: float, *, patience: float = 1.0
-    ) -> Any:
+    async def _ask_twice(self, path: str, body: bytes, deadline: float) -> Any:
+        """Ask, and ask again beside that if it may be lost; the first answer counts."""
+        loop = asyncio.get_running_loop()
+        asked = [loop.create_task(self._ask(path, body, deadline))]
+        try:
+            await asyncio.wait(asked, timeout=(deadline - loop.time()) * self._patience)
+            if not asked[0].done():
+                self._observe("timeout")
+                asked.append(loop.create_task(self._ask(path, body, deadline)))
+                await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            return next(task for task in asked if task.done()).result()
+        finally:
+            for task in asked:
+                if not task.cancel() and not task.cancelled():
+                    task.exception()  # nobody else asks for it
+
+    async def _ask(self, path: str, body: bytes, deadline: float) -> Any:
         loop = asyncio.get_running_loop()
         pause = self._pause
         refused: str | None = None
@@ -126,16 +140,12 @@ class Upstream:
             key: str | None = None
             try:
                 key = self._key()
-                seconds = (deadline - loop.time()) * patience
-                return await self._once(path, body, key, seconds)
+                return await self._once(path, body, key, deadline - loop.time())
             except UpstreamProblem as problem:
                 self._observe(problem.kind)
                 if problem.kind == "refused" and key != refused:
                     refused = key
                     await self._refresh(key)
-                    continue
-                if problem.kind == "timeout" and patience < 1:
-                    patience = 1.0
                     continue
                 failures += problem.kind == "failed"
                 # What would be too late anyway, or fail again, is answered now.
