@@ -182,9 +182,7 @@ class Predictor:
             calibration.check(content.labels["classes"])
             return cls(
                 engine=make_engine(content, engine, device=device, threads=threads),
-                tokenizer=None
-                if content.tokenizer is None
-                else bundled_tokenizer(content.tokenizer),
+                tokenizer=bundled_tokenizer(content.tokenizer),
                 pad_id=int(content.features["pad_id"]),
                 features=None
                 if content.features["tabular"] is None
@@ -345,8 +343,7 @@ class Predictor:
                 truncated=np.zeros(len(texts), dtype=np.bool_),
             )
         truncation: Any = self.tokenizer.truncation
-        max_length = truncation["max_length"]
-        return tokenize(texts, self.tokenizer, max_length=max_length)
+        return tokenize(texts, self.tokenizer, max_length=truncation["max_length"])
 
     def batches(self, tokens: Tokens) -> list[Rows]:
         """Numbers of the rows that the engine runs together, which take it least time."""
@@ -365,21 +362,24 @@ class Predictor:
             nothing = np.empty((0, 0), dtype=np.float32)
             return nothing, Outputs(np.empty((0, len(self.classes))), nothing)
         stop = Event()
-        # The engine leaves Python's lock to the features, which take as long, on one core.
-        with ThreadPoolExecutor(1) as aside:
+        if self.features is None:
+            tabular = np.empty((len(frame), 0), dtype=np.float32)
+            vectors = self._encode(frame, tokens, stop, progress=progress)
+        else:
+            # The engine leaves Python's lock to the features, which take as long, on one core.
+            encoded = self._aside.submit(self._encode, frame, tokens, stop, progress=progress)
             try:
-                encoded = aside.submit(self._encode, frame, tokens, stop, progress=progress)
-                tabular = self._tabular(frame, progress=progress)
+                tabular = self.features.transform(frame, progress=progress)
                 vectors = encoded.result()
             except BaseException:
                 stop.set()
                 raise
         return tabular, self.engine.classify(vectors, tabular)
 
-    def _tabular(self, frame: pd.DataFrame, *, progress: bool) -> NDArray[np.float32]:
-        if self.features is None:
-            return np.empty((len(frame), 0), dtype=np.float32)
-        return self.features.transform(frame, progress=progress)
+    @cached_property
+    def _aside(self) -> ThreadPoolExecutor:
+        # Kept: with every thread that computes, torch makes others.
+        return ThreadPoolExecutor()
 
     def _encode(
         self, frame: pd.DataFrame, tokens: Tokens, stop: Event, *, progress: bool

@@ -80,15 +80,17 @@ def load_tokenizer(path: Path) -> Tokenizer:
         ) from error
 
 
-def bundled_tokenizer(content: str) -> Tokenizer:
+def bundled_tokenizer(content: str | None) -> Tokenizer | None:
     """The tokenizer of a bundle, which truncates.
 
     Args:
-        content: Of its `tokenizer.json`.
+        content: Of its `tokenizer.json`; None where it has none.
 
     Raises:
         BundleError: It is no tokenizer, or truncates nothing.
     """
+    if content is None:
+        return None
     try:
         tokenizer = Tokenizer.from_str(content)
     except Exception as error:  # tokenizers raises bare Exception
