@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 def main(cfg: "DictConfig") -> float:
     """Run the job that `cfg` describes; return the validation metric."""
     # Imported here: `--help` and `--cfg` answer without them.
+    from fakenews.data.checks import check_files
+    from fakenews.rules import PREPARED
+
+    if cfg.data.get("_target_") != PREPARED:
+        check_files(cfg.data)
+
+    # Its libraries take seconds, which no one should wait for to learn of a missing file.
     from fakenews.training.job import train
 
     return train(cfg)

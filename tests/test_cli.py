@@ -118,15 +118,32 @@ def test_faults_are_listed_and_the_folder_that_hydra_made_is_gone(train: Train) 
     assert not any((done.folder / "runs").iterdir())
 
 
-def test_missing_file_leaves_no_folder_and_no_tracked_run(train: Train, tmp_path: Path) -> None:
+def test_empty_file_leaves_no_folder_and_no_tracked_run(train: Train, tmp_path: Path) -> None:
     store = tmp_path / "mlflow.db"
-    done = train("data=csv", "data.path=nowhere.csv", f"logger.tracking_uri=sqlite:///{store}")
+    (empty := tmp_path / "empty.csv").touch()
+    done = train("data=csv", f"data.path={empty}", f"logger.tracking_uri=sqlite:///{store}")
     assert done.status == 1
-    assert done.err.count("\n") == 1
-    assert "nowhere.csv" in done.err
+    assert done.err == f"error: {empty}: the file is empty\n"
     assert not any((done.folder / "runs").iterdir())
     with contextlib.closing(sqlite3.connect(store)) as connection:
         assert connection.execute("select count(*) from runs").fetchone() == (0,)
+
+
+def test_missing_file_is_told_before_libraries_load(tmp_path: Path) -> None:
+    code = (
+        "import runpy, sys; sys.modules['torch'] = None; "
+        "runpy.run_path('train.py', run_name='__main__')"
+    )
+    given = ["data=csv", "data.path=nowhere.csv", f"paths.runs={tmp_path}/runs"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *given],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "error: nowhere.csv: no such file\n")
+    assert not any((tmp_path / "runs").iterdir())
 
 
 def test_folder_with_a_users_file_stays(train: Train, tmp_path: Path) -> None:

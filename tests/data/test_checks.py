@@ -4,8 +4,10 @@ import math
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from fakenews.data.checks import (
+    check_files,
     column_clashes,
     expand_paths,
     missing_columns,
@@ -14,6 +16,7 @@ from fakenews.data.checks import (
     shown,
     some,
 )
+from fakenews.errors import DataError
 
 
 def test_paths_folders_and_globs_become_files_each_once(tmp_path: Path) -> None:
@@ -58,3 +61,24 @@ def test_messages_name_what_was_meant_and_stay_short(tmp_path: Path) -> None:
     assert some([str(n) for n in range(12)]).endswith("and 2 more")
     assert some([1, "x" * 100]) == f"1, '{'x' * 59}..."
     assert len(shown(tmp_path, [f"fault {n}" for n in range(9)])) == 6
+
+
+def test_files_that_are_missing_are_all_named(tmp_path: Path) -> None:
+    (tmp_path / "there.csv").touch()
+    options = {
+        "path": [f"{tmp_path}/there.csv", f"{tmp_path}/gone.csv"],
+        "val_path": f"{tmp_path}/*.tsv",
+        "test_path": None,
+        "text": "no path",
+    }
+    with pytest.raises(DataError) as caught:
+        check_files(OmegaConf.create(options))
+    assert caught.value.faults == [
+        f"{tmp_path}/gone.csv: no such file",
+        f"{tmp_path}/*.tsv: no file matches",
+    ]
+
+
+@pytest.mark.parametrize("path", [None, 5, ["a.csv", 5], {"a": 1}, ""])
+def test_what_is_no_path_is_left_to_the_configuration(path: object) -> None:
+    assert check_files({"path": path}) is None

@@ -4,10 +4,12 @@ import difflib
 import glob
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fakenews.data.formats import kind
+from fakenews.errors import DataError
 
 FRAME_COLUMNS = ("raw", "text", "label", "file", "row", "group", "split", "error")
 """Columns that the program adds; an extra column cannot have one of these names."""
@@ -46,6 +48,28 @@ def expand_paths(paths: str | Path | Sequence[str | Path]) -> tuple[list[Path], 
     if not files and not faults:
         faults.append("no data file was given")
     return list(files.values()), faults
+
+
+def check_files(options: Mapping[str, Any]) -> None:
+    """Say at once what is missing of the files to read, before anything heavy is loaded.
+
+    Args:
+        options: Of `dataset.load`, in which nothing was checked. A value that is no path is
+            passed over.
+
+    Raises:
+        DataError: With every file, folder or glob that is not there.
+    """
+    faults = []
+    for key in ("path", "val_path", "test_path"):
+        paths = options.get(key)
+        entries = [paths] if isinstance(paths, str) else paths
+        if isinstance(entries, Sequence) and all(isinstance(e, str) and e for e in entries):
+            files, missing = expand_paths(list(entries))
+            faults += missing
+            faults += [f"{file}: no such file" for file in files if not file.exists()]
+    if faults:
+        raise DataError(faults)
 
 
 def column_clashes(
