@@ -13,6 +13,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna import TrialPruned
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner, NopPruner, ThresholdPruner
 from optuna.storages import RDBStorage
 from optuna.study import Study
@@ -213,6 +214,21 @@ def test_a_storage_that_does_not_answer_stops_nothing(
         assert told(study).intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
         trial.complete([0.3], ["val/auroc"])
     assert told(study).values == [0.3]
+
+
+def test_a_signal_that_an_error_of_the_storage_hides_is_heard(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise StorageInternalError from KeyboardInterrupt()
+
+    trial = make()
+    for name in ("set_trial_user_attr", "set_trial_intermediate_value"):
+        monkeypatch.setattr(trial._storage, name, interrupted)
+    with pytest.raises(StorageInternalError):
+        trial.note("steps", 3)
+    with pytest.raises(StorageInternalError):
+        trial.report(1, 0.1)
 
 
 @pytest.mark.usefixtures("impatient")

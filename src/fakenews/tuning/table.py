@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fakenews.errors import interruption
 from fakenews.terminal import Terminal
 from fakenews.tuning.queue import TrialQueue, is_counted, why_failed
 
@@ -97,7 +98,10 @@ class Watch:
     def _table(self) -> Table | Text:
         try:
             trials = self._queue.study.get_trials(deepcopy=False)
-        except Exception:  # noqa: BLE001 the work says what is wrong with the storage
+        except Exception as error:
+            if interruption(error) is not None:
+                raise
+            # The work says what is wrong with the storage.
             return Text("the study cannot be reached")
         return table(
             trials,

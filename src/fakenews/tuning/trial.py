@@ -17,7 +17,7 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from fakenews.errors import Interrupted, TrainingError, TuningError
+from fakenews.errors import Interrupted, TrainingError, TuningError, interruption
 from fakenews.tracking.store import public
 from fakenews.tuning.queue import RESULT, one_line
 from fakenews.tuning.storage import (
@@ -117,6 +117,8 @@ class StudyTrial:
             self._send()
             return self._trial.should_prune()
         except UNREACHABLE as error:
+            if interruption(error) is not None:
+                raise
             if not quiet:
                 log.warning(
                     "the study cannot be reached (%s); the trial goes on", one_line(error)
@@ -136,7 +138,9 @@ class StudyTrial:
         """Keep something with the trial; what the storage does not take is lost."""
         try:
             self._trial.set_user_attr(key, value)
-        except (*UNREACHABLE, UpdateFinishedTrialError):
+        except (*UNREACHABLE, UpdateFinishedTrialError) as error:
+            if interruption(error) is not None:
+                raise
             log.debug("%s was not kept", key)
 
     def complete(self, values: Sequence[float], names: Sequence[str]) -> None:
