@@ -122,7 +122,9 @@ def test_a_threshold_of_ones_own(
     assert found.metrics["accuracy"] == 0.5
 
 
-def test_one_row_of_one_class(columns_bundle: Path, tmp_path: Path) -> None:
+def test_one_row_of_one_class(
+    columns_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "one.jsonl"
     pd.DataFrame([{"headline": "Rain", "verdict": "yes", "age": None, "lang": "a"}]).to_json(
         path, orient="records", lines=True
@@ -130,3 +132,4 @@ def test_one_row_of_one_class(columns_bundle: Path, tmp_path: Path) -> None:
     found = evaluate(**options(columns_bundle, path, tmp_path))
     assert found.rows == 1
     assert found.metrics["support/yes"] == 1
+    assert "no row is of the class no, unsure: what compares it" in caplog.text

@@ -87,6 +87,12 @@ def evaluate(
         )
         if len(found.dropped):
             log.warning("%s rows without text or label are left out", f"{len(found.dropped):,}")
+        present = set(frame["label"])
+        if absent := [name for name in predictor.classes if name not in present]:
+            log.warning(
+                "no row is of the class %s: what compares it with others is not measured",
+                ", ".join(absent),
+            )
         logits = predictor.outputs(frame, progress=True).logits
         evaluation = evaluate_frame(predictor, frame, logits, resamples=bootstrap, seed=seed)
     figures = evaluation_figures(

@@ -28,6 +28,11 @@ class Model:
             raise self.error
         return [{"label": item["text"].upper()} for item in items]
 
+    async def asked(self, batches: int) -> None:
+        """Return when so many were asked for."""
+        while len(self.batches) < batches:  # noqa: ASYNC110 each has an event of its own
+            await asyncio.sleep(0.01)
+
     async def release(self) -> None:
         self.gates.pop(0).set()
         await settle()
@@ -39,7 +44,13 @@ async def settle() -> None:
 
 
 def lane(model: Model, **values: Any) -> Lane:
-    options = {"in_flight": 2, "batch_items": 4, "batch_characters": 100, "queue_items": 10}
+    options = {
+        "in_flight": 2,
+        "gather": 0,
+        "batch_items": 4,
+        "batch_characters": 100,
+        "queue_items": 10,
+    }
     return Lane(send=model.send, observe=lambda size: None, **{**options, **values})
 
 
@@ -93,6 +104,69 @@ def test_requests_of_one_moment_go_together() -> None:
         assert model.batches == [["a", "b", "c"]]
         await model.release()
         await asyncio.gather(*tasks)
+
+    run(test)
+
+
+def test_those_who_were_answered_are_waited_for() -> None:
+    async def test() -> None:
+        model = Model()
+        way = lane(model, in_flight=1, gather=1000)
+        first = ask(way, "a")
+        await settle()
+        second = ask(way, "b")
+        await asyncio.sleep(0.05)
+        await model.release()
+        await first
+        assert model.batches == [["a"]]
+        # It comes back, and goes with the one that waited.
+        third = ask(way, "c")
+        await settle()
+        assert model.batches == [["a"], ["b", "c"]]
+        await model.release()
+        await asyncio.gather(second, third)
+        assert way.idle
+
+    run(test)
+
+
+def test_those_who_do_not_come_back_are_not_waited_for_long() -> None:
+    async def test() -> None:
+        model = Model()
+        way = lane(model, in_flight=1, gather=1)
+        first, second = ask(way, "a"), ask(way, "b")
+        await asyncio.sleep(0.05)
+        await model.release()
+        await asyncio.gather(first, second)
+        third = ask(way, "c")
+        await asyncio.wait_for(model.asked(2), 10)
+        assert model.batches == [["a", "b"], ["c"]]
+        await model.release()
+        await third
+
+    run(test)
+
+
+def test_a_full_batch_and_who_is_alone_wait_for_nobody() -> None:
+    async def test() -> None:
+        model = Model()
+        way = lane(model, in_flight=1, gather=1000, batch_items=2)
+        asked = [ask(way, text) for text in "ab"]
+        await settle()
+        asked += [ask(way, text) for text in "cd"]
+        await asyncio.sleep(0.05)
+        await model.release()
+        assert model.batches == [["a", "b"], ["c", "d"]]
+        await model.release()
+        await asyncio.gather(*asked)
+
+        alone = lane(model, in_flight=1, gather=1000)
+        for text in "ef":
+            task = ask(alone, text)
+            await asyncio.sleep(0.05)
+            assert model.batches[-1] == [text]
+            await model.release()
+            await task
 
     run(test)
 

@@ -178,6 +178,7 @@ class Versions:
             lane = Lane(
                 send=partial(self._upstream.predict, routes.name, version),
                 in_flight=in_flight,
+                gather=batching.gather,
                 batch_items=batching.batch_items,
                 batch_characters=batching.batch_characters,
                 queue_items=batching.queue_items,

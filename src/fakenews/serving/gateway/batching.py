@@ -1,7 +1,8 @@
 """Concurrent requests share batches, without waiting when nothing else is under way.
 
 A batch is sent at once while few are; otherwise requests wait in the order in which they
-came, and go together when a batch returns.
+came, and go together when a batch returns. Whoever is answered often asks again at once: for a
+small share of the time that the batch took, the next one waits for as many.
 """
 
 import asyncio
@@ -41,6 +42,7 @@ class Lane:
     Args:
         send: Asks the model.
         in_flight: Batches under way at once.
+        gather: Share of a batch's time for which the next waits for those who were answered.
         batch_items: Most items of a batch.
         batch_characters: Most characters of a batch, though always one item.
         queue_items: Items that may wait.
@@ -52,6 +54,7 @@ class Lane:
         *,
         send: Send,
         in_flight: int,
+        gather: float,
         batch_items: int,
         batch_characters: int,
         queue_items: int,
@@ -60,6 +63,7 @@ class Lane:
         self.in_flight = in_flight
         self.waiting = 0
         self._send = send
+        self._gather = gather
         self._batch_items = batch_items
         self._batch_characters = batch_characters
         self._queue_items = queue_items
@@ -67,6 +71,8 @@ class Lane:
         self._queue: deque[_Job] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._woken = False
+        self._expected = 0  # requests, until
+        self._gathered = 0.0
         self._rate = 0.0  # items a second
 
     @property
@@ -125,6 +131,8 @@ class Lane:
 
     def _wake(self) -> None:
         self._woken = False
+        if self._gathers():
+            return
         while self._queue and len(self._under_way) < self.in_flight:
             batch = self._take()
             if not batch:
@@ -132,6 +140,14 @@ class Lane:
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._under_way.add(task)
             task.add_done_callback(self._done)
+
+    def _gathers(self) -> bool:
+        """Whether others are waited for, who go with the next batch."""
+        return (
+            len(self._queue) < self._expected
+            and self.waiting < self._batch_items
+            and asyncio.get_running_loop().time() < self._gathered
+        )
 
     def _take(self) -> list[tuple[_Job, int, int]]:
         """The next batch: of each job, from which item to which."""
@@ -178,7 +194,9 @@ class Lane:
                 if not job.future.done():
                     job.future.set_exception(error)
             return
-        self._measure(len(items), time.monotonic() - start)
+        seconds = time.monotonic() - start
+        self._measure(len(items), seconds)
+        self._expect(len(batch), seconds * self._gather)
         at = 0
         for job, first, stop in batch:
             count = stop - first
@@ -187,6 +205,13 @@ class Lane:
             job.missing -= count
             if not job.missing and not job.future.done():
                 job.future.set_result(None)
+
+    def _expect(self, requests: int, seconds: float) -> None:
+        """Wait for as many requests as are answered now, beside those that wait already."""
+        loop = asyncio.get_running_loop()
+        self._expected = len(self._queue) + requests
+        self._gathered = loop.time() + seconds
+        loop.call_at(self._gathered, self._wake)
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._under_way.discard(task)

@@ -61,12 +61,14 @@ class Batching:
         batch_items: Most texts of a batch.
         batch_characters: Most characters of a batch, though always one text.
         in_flight: Batches under way at once, for each worker of the version.
+        gather: Share of a batch's time for which the next waits for those who were answered.
         queue_items: Texts that may wait for one version.
     """
 
     batch_items: PositiveCount
     batch_characters: PositiveCount
     in_flight: PositiveCount
+    gather: Share
     queue_items: PositiveCount
 
 
