@@ -19,6 +19,8 @@ from fakenews.config import TARGETS
 from fakenews.errors import FakeNewsError
 from fakenews.training.process import tune_process
 
+_LIBRARIES = ["accelerate", "fakenews.training.job", "transformers.models.bert.modeling_bert"]
+
 
 class WorkerError(Exception):
     """What went wrong in the process, in one line."""
@@ -62,7 +64,10 @@ class Worker:
     def __init__(
         self, name: str, *, overrides: Sequence[str], rows: int | None, threads: int
     ) -> None:
-        context = multiprocessing.get_context("spawn")
+        # Forked from a process that has loaded the libraries, once for all ways, and no more.
+        # It does not find the modules of this folder.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(_LIBRARIES)
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
             target=_work, args=(theirs, name, list(overrides), rows, threads), daemon=True

@@ -17,7 +17,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fakenews.config import CONF, register_resolvers
 
-pytest_plugins = ["fixtures.bundles", "fixtures.commands", "fixtures.prepared", "fixtures.s3"]
+pytest_plugins = [
+    "fixtures.bundles",
+    "fixtures.commands",
+    "fixtures.prepared",
+    "fixtures.s3",
+    "fixtures.sweeps",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 

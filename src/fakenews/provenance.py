@@ -48,12 +48,9 @@ def versions(*packages: str) -> dict[str, str]:
 @cache
 def all_packages() -> list[str]:
     """Every installed package as `name==version`, sorted."""
-    return sorted(
-        {
-            f"{found.metadata['Name']}=={found.version}"
-            for found in importlib.metadata.distributions()
-        }
-    )
+    # What is asked of a distribution is read from its file each time.
+    read = (found.metadata for found in importlib.metadata.distributions())
+    return sorted({f"{found['Name']}=={found['Version']}" for found in read})
 
 
 def git(root: Path) -> dict[str, Any]:

@@ -2,32 +2,27 @@
 
 import json
 import math
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "training.py"
+from fixtures.commands import Commands
+
 SMALL = ["--rows", "48", "--threads", "1", "encoder=tiny", "features=headline"]
 
 
-def run(folder: Path, *arguments: str) -> dict:
-    out = folder / "out.json"
-    subprocess.run(
-        [sys.executable, str(SCRIPT), *SMALL, *arguments, "--json", str(out)],
-        check=True,
-        capture_output=True,
-        cwd=folder,
-    )
-    return json.loads(out.read_text(encoding="utf-8"))
-
-
 @pytest.mark.slow
-def test_every_way_is_timed_on_the_same_rows_and_scored(tmp_path: Path) -> None:
+def test_every_way_is_timed_on_the_same_rows_and_scored(
+    command: Commands, tmp_path: Path
+) -> None:
     arguments = ("--repeats", "2", "--warmup", "1", "--quality", "--epochs", "1")
-    result = run(tmp_path, *arguments)
+    out = tmp_path / "out.json"
+    started = command.start(
+        "benchmarks/training.py", *SMALL, *arguments, "--json", str(out), cwd=tmp_path
+    )
+    said, _ = started.communicate()
+    assert started.returncode == 0, said
+    result = json.loads(out.read_text(encoding="utf-8"))
     assert result["rows"] == 48
     assert len(result["ways"]) == 6
     for way in result["ways"].values():
@@ -44,9 +39,7 @@ def test_every_way_is_timed_on_the_same_rows_and_scored(tmp_path: Path) -> None:
     assert math.isclose(padding["seed tutorial"], 1 - tokens / 100)
 
 
-def test_an_unknown_way_is_refused(
-    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_an_unknown_way_is_refused(command: Commands, tmp_path: Path) -> None:
     done = command("benchmarks/training.py", "--ways", "theirs", cwd=tmp_path)
     assert done.returncode == 2
     assert "invalid choice: 'theirs'" in done.stderr
