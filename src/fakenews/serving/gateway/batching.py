@@ -71,8 +71,8 @@ class Lane:
         self._queue: deque[_Job] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._woken = False
-        self._expected = 0  # requests, until
-        self._gathered = 0.0
+        self._expected = 0  # requests, for a moment
+        self._moment: asyncio.TimerHandle | None = None
         self._rate = 0.0  # items a second
 
     @property
@@ -143,11 +143,7 @@ class Lane:
 
     def _gathers(self) -> bool:
         """Whether others are waited for, who go with the next batch."""
-        return (
-            len(self._queue) < self._expected
-            and self.waiting < self._batch_items
-            and asyncio.get_running_loop().time() < self._gathered
-        )
+        return len(self._queue) < self._expected and self.waiting < self._batch_items
 
     def _take(self) -> list[tuple[_Job, int, int]]:
         """The next batch: of each job, from which item to which."""
@@ -208,10 +204,14 @@ class Lane:
 
     def _expect(self, requests: int, seconds: float) -> None:
         """Wait for as many requests as are answered now, beside those that wait already."""
-        loop = asyncio.get_running_loop()
+        if self._moment is not None:
+            self._moment.cancel()
         self._expected = len(self._queue) + requests
-        self._gathered = loop.time() + seconds
-        loop.call_at(self._gathered, self._wake)
+        self._moment = asyncio.get_running_loop().call_later(seconds, self._expect_none)
+
+    def _expect_none(self) -> None:
+        self._expected = 0
+        self._wake()
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._under_way.discard(task)
