@@ -3,19 +3,14 @@
 import hashlib
 import json
 import os
-import shlex
 import shutil
-import socket
-import sqlite3
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
 
 import httpx
 import pandas as pd
@@ -25,165 +20,16 @@ import pytest
 from fakenews.data.sample import Drift, generate
 from fakenews.retraining.cycle import STEPS
 from fakenews.retraining.manifest import read_dataset
-from fakenews.retraining.registry import Registry
 from fixtures.commands import Commands
+from fixtures.retraining import QUICK, VENV, Airflow, Place, Servers, listed
 
 ROOT = Path(__file__).resolve().parents[2]
-VENV = Path(os.environ.get("AIRFLOW_VENV") or ROOT / ".venv-airflow")
 DAGS = ROOT / "deploy" / "airflow" / "dags"
-PORTS = (
-    "serve.torchserve.inference_port",
-    "serve.torchserve.management_port",
-    "serve.torchserve.metrics_port",
-)
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:The ..noload.. loader"),
 ]
-
-QUICK = ("encoder=tiny", "features=headline", "trainer.max_epochs=2", "bootstrap=10")
-# What a random encoder learns in seconds differs more from seed to seed.
-LENIENT = (
-    "policy.margins={average_precision: 0.4, macro_f1: 0.4, minority_recall: 0.9, brier: 0.3}",
-    "policy.recall_floor=0",
-    "policy.failing=1",
-    "policy.tolerance=1",
-    "policy.artefact_margin=1",
-    "policy.slice_margin=0.9",
-    "policy.resamples=500",
-)
-
-
-@dataclass
-class Place:
-    """A folder in which a champion was trained, and later labels lie.
-
-    Attributes:
-        root: The folder.
-        cache: Of downloads and tokens.
-        command: Starts what is run there.
-    """
-
-    root: Path
-    cache: Path
-    command: Commands
-
-    @property
-    def paths(self) -> tuple[str, str]:
-        return f"paths.root={self.root}", f"paths.cache={self.cache}"
-
-    def run(self, script: str, *options: str, status: int = 0) -> str:
-        process = self.command.start(script, *options, *self.paths, cwd=self.root)
-        said, _ = process.communicate()
-        assert process.returncode == status, said
-        return said
-
-    def options(self, *more: str) -> list[str]:
-        return [
-            "name=loop",
-            "deployment=null",
-            "data.log=null",
-            f"data.labels={self.root}/labels.csv",
-            f"commands.train={listed(*QUICK)}",
-            f"commands.gate={listed(*LENIENT)}",
-            "policy.new_labels=100",
-            *more,
-        ]
-
-    def retrain(self, *options: str, status: int = 0) -> str:
-        return self.run("scripts/retrain.py", *self.options(*options), status=status)
-
-    @property
-    def registry(self) -> Registry:
-        return Registry(uri=f"sqlite:///{self.root}/mlflow.db", model="loop")
-
-    def record(self, cycle: str, step: str) -> dict[str, Any]:
-        content = (self.root / "retraining" / cycle / f"{step}.json").read_text()
-        found: dict[str, Any] = json.loads(content)
-        return found
-
-
-class Servers:
-    """TorchServe and the gateway of a place, on ports of their own, with the champion.
-
-    Args:
-        place: Whose deployment it is.
-    """
-
-    def __init__(self, place: Place) -> None:
-        probes = [socket.socket() for _ in range(len(PORTS) + 1)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        ports = [int(probe.getsockname()[1]) for probe in probes]
-        for probe in probes:
-            probe.close()
-        self.options = [
-            "serve.torchserve.grpc_inference_port=0",
-            "serve.torchserve.grpc_management_port=0",
-            "serve.torchserve.heap=256m",
-            "serve.deadline=60",
-            *(f"{name}={port}" for name, port in zip(PORTS, ports[1:], strict=True)),
-        ]
-        self.place = place
-        self.url = f"http://127.0.0.1:{ports[0]}"
-        self._process = place.command.start(
-            "scripts/serve.py",
-            *(f"serve.gateway.port={ports[0]}", *self.options, *place.paths),
-            cwd=place.root,
-        )
-
-    def __enter__(self) -> Self:
-        deadline = time.monotonic() + 180
-        while not self._open():
-            assert self._process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        # The registry has a champion already: now it is served, too.
-        self.place.run(
-            "scripts/promote.py", "name=loop", "action=promote", "version=1", "force=true",
-            *self.options,
-        )  # fmt: skip
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.communicate(timeout=60)
-
-    def _open(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/health/live").is_success
-        except httpx.HTTPError:
-            return False
-
-    def ask(self) -> dict[str, Any]:
-        answer = httpx.post(f"{self.url}/predict", json={"text": f"At {time.monotonic()}"})
-        found: dict[str, Any] = answer.json()
-        return found
-
-    @contextmanager
-    def asked(self) -> Iterator[list[int]]:
-        """Somebody asks again and again; the statuses of the answers."""
-        statuses: list[int] = []
-        stop = threading.Event()
-
-        def go_on() -> None:
-            with httpx.Client(base_url=self.url, timeout=120) as client:
-                while not stop.wait(0.1):
-                    body = {"text": f"A headline at {time.monotonic()}"}
-                    statuses.append(client.post("/predict", json=body).status_code)
-
-        thread = threading.Thread(target=go_on)
-        thread.start()
-        try:
-            yield statuses
-        finally:
-            stop.set()
-            thread.join()
-
-
-def listed(*options: str) -> str:
-    return f"[{','.join(json.dumps(option) for option in options)}]"
 
 
 @pytest.fixture(scope="module")
@@ -255,112 +101,6 @@ def test_nothing_is_done_twice_and_the_next_finds_no_reason(whole: Place) -> Non
     said = whole.retrain(status=2)
     assert "do not retrain" in said
     assert "there is no reason to" in said
-
-
-def runs(process: psutil.Process) -> bool:
-    """Whether it is there, and no zombie."""
-    with suppress(psutil.NoSuchProcess):
-        return process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
-class Airflow:
-    """An Airflow of its own, whose DAGs run one at a time in its process.
-
-    Args:
-        place: What they work on.
-        store: Its database, to be copied; None makes a new one, in some ten seconds.
-    """
-
-    def __init__(self, place: Place, store: Path | None = None) -> None:
-        self.place = place
-        self.home = place.root / "airflow"
-        self.variables = {
-            "AIRFLOW_HOME": str(self.home),
-            "AIRFLOW_VENV": str(VENV),
-            "FAKENEWS_MODEL": "loop",
-            "FAKENEWS_PYTHON": place.command.python,
-            "FAKENEWS_RETRY_SECONDS": "1",
-            "OMP_NUM_THREADS": "1",
-        }
-        if store is None:
-            self.call("db", "migrate")
-        else:
-            self.home.mkdir()
-            shutil.copy(store, self.store)
-
-    @property
-    def store(self) -> Path:
-        return self.home / "airflow.db"
-
-    def call(self, *command: str, statuses: Collection[int] = (0,), **variables: str) -> str:
-        done = subprocess.run(
-            [str(ROOT / "deploy" / "airflow" / "standalone"), *command],
-            env=os.environ | self.variables | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert done.returncode in statuses, done.stdout
-        return done.stdout
-
-    def options(self, *more: str) -> dict[str, str]:
-        """What is typed for the DAG of retraining."""
-        options = [*self.place.options(*more)[1:], *self.place.paths]
-        return {"FAKENEWS_RETRAIN": shlex.join(options)}
-
-    def retrain(self, *options: str, **variables: str) -> dict[str, str]:
-        """Run the DAG of retraining; the state of each task, and of the run."""
-        variables |= self.options(*options)
-        said = self.call("dags", "test", "fakenews_retraining", statuses=(0, 1), **variables)
-        (self.place.root / "airflow.log").write_text(said)
-        return self.states("fakenews_retraining")
-
-    @contextmanager
-    def running(self, **variables: str) -> Iterator[str]:
-        """Scheduler, page and executor, as `make airflow` starts them; the address."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        variables["AIRFLOW_PORT"] = str(port)
-        with (self.place.root / "standalone.log").open("wb") as log:
-            process = subprocess.Popen(
-                [str(ROOT / "deploy" / "airflow" / "standalone")],
-                env=os.environ | self.variables | variables,
-                stdout=log,
-                stderr=log,
-            )
-            try:
-                self.first = psutil.Process(process.pid)
-                yield f"http://127.0.0.1:{port}"
-            finally:
-                family = self.family()
-                process.terminate()
-                assert process.wait(60) == 143
-                _, left = psutil.wait_procs(family, timeout=1)
-                # Who has adopted what has ended may take its time to notice.
-                left = [each for each in left if runs(each)]
-                for each in left:
-                    with suppress(psutil.NoSuchProcess):
-                        each.kill()
-        assert not left
-
-    def family(self) -> list[psutil.Process]:
-        """The processes of one that runs."""
-        return [self.first, *self.first.children(recursive=True)]
-
-    def states(self, dag: str) -> dict[str, str]:
-        """Of the newest run and its tasks."""
-        found = "SELECT run_id, state FROM dag_run WHERE dag_id = ? ORDER BY start_date DESC"
-        run, state = self.query(found, dag)[0]
-        found = "SELECT task_id, state FROM task_instance WHERE dag_id = ? AND run_id = ?"
-        return dict(self.query(found, dag, run)) | {"run": state}
-
-    def query(self, statement: str, *values: str) -> list[tuple[str, str]]:
-        """Ask its database, where each of its commands would take seconds to begin."""
-        with closing(sqlite3.connect(f"file:{self.store}?mode=ro", uri=True)) as store:
-            return store.execute(statement, values).fetchall()
 
 
 # Kills the first attempt of every step, some time after it began, but for the last one.

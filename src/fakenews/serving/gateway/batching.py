@@ -137,6 +137,7 @@ class Lane:
             batch = self._take()
             if not batch:
                 return
+            self._expected = 0
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._under_way.add(task)
             task.add_done_callback(self._done)
