@@ -147,6 +147,25 @@ def test_those_who_do_not_come_back_are_not_waited_for_long() -> None:
     run(test)
 
 
+def test_who_comes_after_those_goes_at_once() -> None:
+    async def test() -> None:
+        model = Model()
+        way = lane(model, in_flight=2, gather=1000)
+        asked = [ask(way, text) for text in "ab"]
+        await asyncio.sleep(0.05)
+        await model.release()
+        asked += [ask(way, text) for text in "cd"]
+        await settle()
+        asked += [ask(way, "e")]
+        await settle()
+        assert model.batches == [["a", "b"], ["c", "d"], ["e"]]
+        await model.release()
+        await model.release()
+        await asyncio.gather(*asked)
+
+    run(test)
+
+
 def test_a_full_batch_and_who_is_alone_wait_for_nobody() -> None:
     async def test() -> None:
         model = Model()
