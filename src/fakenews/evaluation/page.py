@@ -1,8 +1,27 @@
-"""Reports as HTML pages that need no other file: any, and that of an evaluation."""
+"""Reports as HTML pages that need no other file, and how their files are written."""
 
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+
+from fakenews.errors import FakeNewsError
+
+VERDICT_STYLE = """\
+  .verdict { border-left: 8px solid; border-radius: 6px; padding: .9rem 1.2rem; }
+  .verdict h1 { margin: .4rem 0; line-height: 1.25; }
+  .verdict p { color: #444; max-width: none; }
+  .badge { display: inline-block; border-radius: 4px; padding: .05rem .55rem; color: #fff;
+           font-weight: 700; white-space: nowrap; }
+  .verdict .badge { font-size: 1.05rem; text-transform: uppercase; letter-spacing: .04em; }
+  .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
+  .figures small { display: block; }
+  ul { margin: .3rem 0; padding-left: 1.2rem; }
+  li { max-width: 85ch; margin: .25rem 0; overflow-wrap: anywhere; }
+"""
+"""CSS of pages that begin with a verdict; the colours of its states are theirs."""
 
 _TOP = """\
 <!doctype html>
@@ -136,3 +155,44 @@ def render(*, evaluation: Any, **content: Any) -> str:
         base_rate=support / evaluation.rows,
         **content,
     )
+
+
+def publish(
+    make: Callable[[Path], Sequence[Path]],
+    folder: Path,
+    *,
+    what: str,
+    error: type[FakeNewsError] = FakeNewsError,
+) -> list[Path]:
+    """Make files beside where they belong, and move them there: none is ever half-written.
+
+    Args:
+        make: Makes the files in a folder, and returns them in the order in which they are
+            moved.
+        folder: Made when it is not there; a file of the same name is replaced.
+        what: The files, for the message.
+        error: Is raised.
+
+    Returns:
+        The files where they belong, in that order.
+
+    Raises:
+        FakeNewsError: Or the `error` that is given: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as name:
+            draft = Path(name)
+            drafts = make(draft)
+            written = [folder / path.relative_to(draft) for path in drafts]
+            for path in draft.iterdir():
+                if path.is_dir():
+                    (folder / path.name).mkdir(exist_ok=True)
+            for source, target in zip(drafts, written, strict=True):
+                source.replace(target)
+    except OSError as refused:
+        raise error(
+            f"{folder}: cannot write {what}: {refused.strerror or refused}; "
+            "choose a folder that is writable and has space"
+        ) from refused
+    return written

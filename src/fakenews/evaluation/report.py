@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fakenews.errors import DataError, FakeNewsError
+from fakenews.errors import DataError
 from fakenews.evaluation import plots
 from fakenews.evaluation.calibration import Calibration, softmax
 from fakenews.evaluation.metrics import bootstrap_intervals, classification_metrics
-from fakenews.evaluation.page import render
+from fakenews.evaluation.page import publish, render
 from fakenews.evaluation.slices import slice_masks, slice_metrics
 
 METRIC_NAMES = {
@@ -195,32 +194,23 @@ def write(evaluation: Evaluation, figures: Mapping[str, Figure], folder: Path) -
     Raises:
         FakeNewsError: The folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as name:
-            draft = Path(name)
-            _write_files(evaluation, figures, draft)
-            drafts = sorted(path for path in draft.rglob("*") if path.is_file())
-            drafts.sort(key=lambda path: path.name == "report.html")
-            written = [folder / path.relative_to(draft) for path in drafts]
-            (folder / "plots").mkdir(exist_ok=True)
-            for source, target in zip(drafts, written, strict=True):
-                source.replace(target)
-    except OSError as error:
-        raise FakeNewsError(
-            f"{folder}: cannot write the evaluation report: {error.strerror or error}; "
-            "choose a folder that is writable and has space"
-        ) from error
-    return written
+    return publish(
+        lambda draft: _write_files(evaluation, figures, draft),
+        folder,
+        what="the evaluation report",
+    )
 
 
-def _write_files(evaluation: Evaluation, figures: Mapping[str, Figure], folder: Path) -> None:
+def _write_files(
+    evaluation: Evaluation, figures: Mapping[str, Figure], folder: Path
+) -> list[Path]:
     content = json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
     (folder / "metrics.json").write_text(content + "\n", encoding="utf-8")
     evaluation.slices.to_csv(folder / "slices.csv", index=False)
+    paths = plots.save(figures, folder / "plots")
     images = {
         path.stem.replace("_", " "): base64.b64encode(path.read_bytes()).decode("ascii")
-        for path in plots.save(figures, folder / "plots")
+        for path in paths
     }
     slices = evaluation.slices
     page = render(
@@ -232,6 +222,8 @@ def _write_files(evaluation: Evaluation, figures: Mapping[str, Figure], folder: 
         images=images,
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
+    names = ("metrics.json", "slices.csv", "report.html")
+    return [*paths, *(folder / name for name in names)]
 
 
 def _metric_lines(evaluation: Evaluation) -> list[list[str]]:

@@ -2,16 +2,9 @@
 
 from typing import Any
 
-from fakenews.evaluation.page import page
+from fakenews.evaluation.page import VERDICT_STYLE, page
 
 _STYLE = """\
-  .verdict { border-left: 8px solid; border-radius: 6px; padding: .9rem 1.2rem; }
-  .verdict h1 { margin: .4rem 0; line-height: 1.25; }
-  .verdict p { color: #444; max-width: none; }
-  .badge { display: inline-block; border-radius: 4px; padding: .05rem .55rem; color: #fff;
-           font-weight: 700; white-space: nowrap; }
-  .verdict .badge { font-size: 1.05rem; text-transform: uppercase; letter-spacing: .04em;
-                    color: #fff; }
   .verdict.ok { border-color: #00694b; background: #eaf6f1; }
   .verdict.warning { border-color: #e69f00; background: #fff6e0; }
   .verdict.alarm { border-color: #d55e00; background: #fdeee4; }
@@ -20,13 +13,9 @@ _STYLE = """\
   .badge.warning { background: #855b00; }
   .badge.alarm { background: #b34700; }
   .badge.unknown { background: #5a5a5a; }
-  .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
   .tables { grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); }
   .figures b { line-height: 1.3; }
-  .figures small { display: block; }
   h3 { font-size: 1rem; margin: 1rem 0 .3rem; }
-  ul { margin: .3rem 0; padding-left: 1.2rem; }
-  li { max-width: 85ch; margin: .25rem 0; overflow-wrap: anywhere; }
   .plots { grid-template-columns: repeat(auto-fill, minmax(min(100%, 310px), 1fr));
            gap: 0 1rem; }
   td.left, th.left { text-align: left; white-space: nowrap; }
@@ -279,5 +268,8 @@ def render(*, model: str, **content: Any) -> str:
         **content: What the templates above name.
     """
     return page(
-        _PLOTS + _BODY + _GUIDE, title=f"Monitoring of {model}", style=_STYLE, **content
+        _PLOTS + _BODY + _GUIDE,
+        title=f"Monitoring of {model}",
+        style=VERDICT_STYLE + _STYLE,
+        **content,
     )

@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from fakenews.errors import MonitoringError
 from fakenews.evaluation import plots
+from fakenews.evaluation.page import publish
 from fakenews.monitoring import sections
 from fakenews.monitoring.account import Account
 from fakenews.monitoring.page import render
@@ -61,22 +61,14 @@ def write(account: Account, folder: Path) -> list[Path]:
     Raises:
         MonitoringError: The folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as name:
-            draft = Path(name)
-            drafts = _write_files(account, draft)
-            written = [folder / path.relative_to(draft) for path in drafts]
-            (folder / "plots").mkdir(exist_ok=True)
-            for source, target in zip(drafts, written, strict=True):
-                source.replace(target)
-            for old in set(folder.glob("plots/*.png")) - set(written):
-                old.unlink()
-    except OSError as error:
-        raise MonitoringError(
-            f"{folder}: cannot write the report on the window: {error.strerror or error}; "
-            "choose a folder that is writable and has space"
-        ) from error
+    written = publish(
+        lambda draft: _write_files(account, draft),
+        folder,
+        what="the report on the window",
+        error=MonitoringError,
+    )
+    for old in set(folder.glob("plots/*.png")) - set(written):
+        old.unlink(missing_ok=True)
     return written
 
 

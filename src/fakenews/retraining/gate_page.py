@@ -2,15 +2,9 @@
 
 from typing import Any
 
-from fakenews.evaluation.page import page
+from fakenews.evaluation.page import VERDICT_STYLE, page
 
 _STYLE = """\
-  .verdict { border-left: 8px solid; border-radius: 6px; padding: .9rem 1.2rem; }
-  .verdict h1 { margin: .4rem 0; line-height: 1.25; }
-  .verdict p { color: #444; max-width: none; }
-  .badge { display: inline-block; border-radius: 4px; padding: .05rem .55rem; color: #fff;
-           font-weight: 700; white-space: nowrap; }
-  .verdict .badge { font-size: 1.05rem; text-transform: uppercase; letter-spacing: .04em; }
   .verdict.accepted { border-color: #00694b; background: #eaf6f1; }
   .verdict.refused { border-color: #d55e00; background: #fdeee4; }
   .verdict.undecided { border-color: #e69f00; background: #fff6e0; }
@@ -18,10 +12,6 @@ _STYLE = """\
   .badge.refused, .badge.failed { background: #b34700; }
   .badge.undecided { background: #855b00; }
   .badge.skipped { background: #5a5a5a; }
-  .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
-  .figures small { display: block; }
-  ul { margin: .3rem 0; padding-left: 1.2rem; }
-  li { max-width: 85ch; margin: .25rem 0; overflow-wrap: anywhere; }
   th:first-child, td:first-child { min-width: 8rem; overflow-wrap: normal; }
   .checks th:first-child, .checks td:first-child { min-width: 0; }
   .checks td { vertical-align: top; text-align: left; }
@@ -134,4 +124,4 @@ def render(*, title: str, **content: Any) -> str:
         title: Of the page.
         **content: What the template above names.
     """
-    return page(_BODY, title=title, style=_STYLE, **content)
+    return page(_BODY, title=title, style=VERDICT_STYLE + _STYLE, **content)

@@ -5,7 +5,6 @@ import csv
 import functools
 import json
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from rich.text import Text
 
 from fakenews.errors import TuningError
 from fakenews.evaluation import plots
+from fakenews.evaluation.page import publish
 from fakenews.tuning.findings import COMPLETE, FAILED, Findings, find, shown
 from fakenews.tuning.report_axes import label
 from fakenews.tuning.report_interactive import write_interactive
@@ -64,20 +64,12 @@ def write_report(study: optuna.Study, folder: Path) -> Report:
         TuningError: The folder cannot be written.
     """
     findings = find(study)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as name:
-            draft = Path(name)
-            _write_files(findings, draft)
-            drafts = sorted(path for path in draft.rglob("*") if path.is_file())
-            (folder / "plots").mkdir(exist_ok=True)
-            for source in sorted(drafts, key=lambda path: path.name == _PAGE):
-                source.replace(folder / source.relative_to(draft))
-    except OSError as error:
-        raise TuningError(
-            f"{folder}: cannot write the report of the sweep: {error.strerror or error}; "
-            "choose a folder that is writable and has space"
-        ) from error
+    publish(
+        lambda draft: _write_files(findings, draft),
+        folder,
+        what="the report of the sweep",
+        error=TuningError,
+    )
     return Report(folder=folder, page=folder / _PAGE, summary=_summary(findings))
 
 
@@ -86,7 +78,7 @@ def summary(study: optuna.Study) -> Group:
     return _summary(find(study))
 
 
-def _write_files(findings: Findings, folder: Path) -> None:
+def _write_files(findings: Findings, folder: Path) -> list[Path]:
     content = json.dumps(_best(findings), indent=2, ensure_ascii=False, allow_nan=False)
     (folder / "best.json").write_text(content + "\n", encoding="utf-8")
     with (folder / "trials.csv").open("w", encoding="utf-8", newline="") as file:
@@ -106,6 +98,8 @@ def _write_files(findings: Findings, folder: Path) -> None:
         **_trial_section(findings),
     )
     (folder / _PAGE).write_text(page, encoding="utf-8")
+    drafts = sorted(path for path in folder.rglob("*") if path.is_file())
+    return sorted(drafts, key=lambda path: path.name == _PAGE)
 
 
 def _best(findings: Findings) -> dict[str, Any]:
