@@ -1,5 +1,6 @@
 """Train a classifier: data, features, model, fit, calibrate, evaluate, bundle, track."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import hydra
@@ -15,11 +16,15 @@ if TYPE_CHECKING:
 def main(cfg: "DictConfig") -> float:
     """Run the job that `cfg` describes; return the validation metric."""
     # Imported here: `--help` and `--cfg` answer without them.
+    from omegaconf.errors import OmegaConfBaseException
+
     from fakenews.data.checks import check_files
     from fakenews.rules import PREPARED
 
-    if cfg.data.get("_target_") != PREPARED:
-        check_files(cfg.data)
+    # An option without a value is told by the check of them all.
+    with suppress(OmegaConfBaseException):
+        if cfg.data.get("_target_") != PREPARED:
+            check_files(cfg.data)
 
     # Its libraries take seconds, which no one should wait for to learn of a missing file.
     from fakenews.training.job import train

@@ -146,6 +146,12 @@ def test_missing_file_is_told_before_libraries_load(tmp_path: Path) -> None:
     assert not any((tmp_path / "runs").iterdir())
 
 
+def test_path_that_refers_to_nothing_is_named(train: Train) -> None:
+    done = train("data=csv", "data.path=${nothing}")
+    assert done.status == 1
+    assert done.err.startswith("error: data.path: Interpolation key 'nothing' not found")
+
+
 def test_folder_with_a_users_file_stays(train: Train, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")

@@ -163,6 +163,7 @@ def publish(
     *,
     what: str,
     error: type[FakeNewsError] = FakeNewsError,
+    obsolete: str | None = None,
 ) -> list[Path]:
     """Make files beside where they belong, and move them there: none is ever half-written.
 
@@ -172,6 +173,7 @@ def publish(
         folder: Made when it is not there; a file of the same name is replaced.
         what: The files, for the message.
         error: Is raised.
+        obsolete: Pattern of files of before, which are removed in the end.
 
     Returns:
         The files where they belong, in that order.
@@ -190,6 +192,9 @@ def publish(
                     (folder / path.name).mkdir(exist_ok=True)
             for source, target in zip(drafts, written, strict=True):
                 source.replace(target)
+            if obsolete is not None:
+                for old in set(folder.glob(obsolete)) - set(written):
+                    old.unlink()
     except OSError as refused:
         raise error(
             f"{folder}: cannot write {what}: {refused.strerror or refused}; "

@@ -61,15 +61,13 @@ def write(account: Account, folder: Path) -> list[Path]:
     Raises:
         MonitoringError: The folder cannot be written.
     """
-    written = publish(
+    return publish(
         lambda draft: _write_files(account, draft),
         folder,
         what="the report on the window",
         error=MonitoringError,
+        obsolete="plots/*.png",
     )
-    for old in set(folder.glob("plots/*.png")) - set(written):
-        old.unlink(missing_ok=True)
-    return written
 
 
 def _write_files(account: Account, folder: Path) -> list[Path]:

@@ -98,8 +98,8 @@ def _write_files(findings: Findings, folder: Path) -> list[Path]:
         **_trial_section(findings),
     )
     (folder / _PAGE).write_text(page, encoding="utf-8")
-    drafts = sorted(path for path in folder.rglob("*") if path.is_file())
-    return sorted(drafts, key=lambda path: path.name == _PAGE)
+    drafts = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(drafts, key=lambda path: (path.name == _PAGE, path))
 
 
 def _best(findings: Findings) -> dict[str, Any]:
