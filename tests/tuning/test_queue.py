@@ -109,6 +109,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 while (trial := queue.claim(lambda trial: [f"x={trial.suggest_float('x', 0, 1)}"])) is not None:
     print(trial.number, flush=True)
+    sys.stdin.readline()  # at an end once everybody has a first trial
     study.tell(trial.number, 1.0)
 """
 
@@ -127,10 +128,13 @@ def test_processes_that_claim_at_once_share_the_trials(
         assert process.stdout.readline() == "ready\n"
     for process in processes:
         go(process)
-    claimed = [[int(line) for line in process.stdout] for process in processes]
+    claimed = [[int(process.stdout.readline())] for process in processes]
+    for process in processes:
+        process.stdin.close()
+    for numbers, process in zip(claimed, processes, strict=True):
+        numbers += [int(line) for line in process.stdout]
     assert [process.wait() for process in processes] == [0] * 4
     assert sorted(itertools.chain(*claimed)) == list(range(25))
-    assert all(claimed)
     assert Counter(states(queue)) == {"COMPLETE": 25}
     assert queue.is_done()
 
