@@ -2,14 +2,21 @@
 
 import copy
 import functools
+import gc
+import os
 import signal
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from alembic.util import load_python_file
+from httpx import create_ssl_context
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
@@ -47,6 +54,41 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if wanted == "slow" and collection_path.match("test_*.py"):
         return None if "mark.slow" in collection_path.read_text() else True
     return None
+
+
+# What is imported stays, and looking for garbage among it would take a tenth of the time.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Collect only the garbage of tests."""
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def once() -> Iterator[None]:
+    """What hundreds of tests would do again, to the same effect, is done once."""
+    contexts = functools.cache(lambda file, *arguments: create_ssl_context(*arguments))
+    revisions = functools.cache(load_python_file)
+
+    # The certificates of all authorities, for each client of a server on this machine.
+    def context(
+        *, verify: Any = True, cert: Any = None, trust_env: bool = True
+    ) -> ssl.SSLContext:
+        found: ssl.SSLContext = contexts(
+            os.environ.get("SSL_CERT_FILE"), verify, cert, trust_env
+        )
+        return found
+
+    # All there ever was of a schema, for each store that is opened.
+    def load(folder: str, name: str) -> ModuleType:
+        return (load_python_file if name == "env.py" else revisions)(folder, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", context)
+        patch.setattr("alembic.util.load_python_file", load)
+        yield
 
 
 @pytest.fixture(autouse=True)

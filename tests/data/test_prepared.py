@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from fakenews.data.prepared import PreparedDataset, load
 from fakenews.data.shards import write_manifest
 from fakenews.data.storage import Storage
 from fakenews.errors import ConfigError, DataError
+from fixtures.commands import Commands
 
 Write = Callable[..., PreparedDataset]
 
@@ -23,13 +23,14 @@ def dataset(write_prepared: Write, tmp_path: Path) -> PreparedDataset:
     return write_prepared(tmp_path / "data")
 
 
-def test_a_training_on_shards_needs_no_database():
+def test_a_training_on_shards_needs_no_database(command: Commands, tmp_path: Path):
     # DuckDB reports at exit what it did not free, long after the error that is told.
-    program = (
+    program = tmp_path / "program.py"
+    program.write_text(
         "import sys; import fakenews.training.job, fakenews.data.prepared\n"
         "print('duckdb' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    done = subprocess.run([command.python, program], capture_output=True, check=True)
     assert done.stdout.strip() == b"False"
 
 

@@ -5,10 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+from fixtures.commands import either
+
 Command = Callable[..., CompletedProcess[str]]
 
 
-def test_a_file_is_evaluated(command: Command, columns_bundle: Path, tmp_path: Path) -> None:
+@either
+def test_a_file_is_evaluated(
+    command: Command, columns_bundle: Path, tmp_path: Path, *, fresh: bool
+) -> None:
     (tmp_path / "a.csv").write_text(
         "headline,truth,age,lang\nRain,1,1,a\nSnow,0,2,b\nWind,1,,c\n,1,2,a\n"
     )
@@ -19,7 +24,7 @@ def test_a_file_is_evaluated(command: Command, columns_bundle: Path, tmp_path: P
         "label=truth",
         "label_names={0: no, 1: yes}",
         "bootstrap=10",
-        fresh=True,
+        fresh=fresh,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr

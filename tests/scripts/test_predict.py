@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from fakenews.predictor import Predictor
+from fixtures.commands import either
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -20,7 +21,10 @@ TEXTS = [
 ]
 
 
-def test_a_file_is_scored(command: Command, tiny_run: Path, tmp_path: Path) -> None:
+@either
+def test_a_file_is_scored(
+    command: Command, tiny_run: Path, tmp_path: Path, *, fresh: bool
+) -> None:
     pd.DataFrame({"title": TEXTS, "id": [4, 3, 2, 1]}).to_csv(tmp_path / "in.csv", index=False)
     done = command(
         "scripts/predict.py",
@@ -28,7 +32,7 @@ def test_a_file_is_scored(command: Command, tiny_run: Path, tmp_path: Path) -> N
         "path=in.csv",
         "out=out.csv",
         "text=title",
-        fresh=True,
+        fresh=fresh,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,8 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
 
+from fixtures.commands import either
+
 Command = Callable[..., CompletedProcess[str]]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,10 +42,11 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@either
 def test_a_study_is_reported_and_its_best_is_an_experiment(
-    command: Command, root: Path
+    command: Command, root: Path, *, fresh: bool
 ) -> None:
-    done = command("scripts/sweep_report.py", "study=news", fresh=True, cwd=root)
+    done = command("scripts/sweep_report.py", "study=news", fresh=fresh, cwd=root)
     assert done.returncode == 0, done.stderr
     assert "3 trials: 3 complete" in done.stdout
     assert "Best: trial 1, val/average_precision 0.75" in done.stdout
