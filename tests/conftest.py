@@ -52,7 +52,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if collection_path == ROOT / "tests" / "slow":
         return True if wanted == "not slow" else None
     if wanted == "slow" and collection_path.match("test_*.py"):
-        return None if "mark.slow" in collection_path.read_text() else True
+        text = collection_path.read_text()
+        return None if "mark.slow" in text or "@either" in text else True
     return None
 
 

@@ -196,6 +196,7 @@ def test_failed_jobs_of_a_multirun_are_named(train: Train) -> None:
     assert not list(done.folder.iterdir())
 
 
+@pytest.mark.slow
 def test_jobs_of_a_multirun_lie_where_all_runs_are(train: Train, tmp_path: Path) -> None:
     cache = f"paths.cache={tmp_path}/cache"
     done = train("-m", "seed=0,1", "model=tfidf", "data.fetch.rows=200", "logger=none", cache)

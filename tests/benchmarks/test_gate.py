@@ -95,6 +95,7 @@ def test_real_bundles(
     assert "measured: policy.seed_sd=" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("models")
 def test_a_short_simulation(modules: Any, tmp_path: Path) -> None:
     gate = modules("gate")

@@ -165,6 +165,7 @@ def test_damaged_cache_gives_right_counts(tmp_path, caplog, counter):
     assert sum(record.levelno >= logging.WARNING for record in caplog.records) == 1
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_counts(tmp_path, counter):
     parallel = EntityCounter(processes=2, batch_size=3, cache_dir=tmp_path)
     assert np.array_equal(parallel.counts(TEXTS), counter.counts(TEXTS))

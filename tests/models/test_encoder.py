@@ -133,7 +133,11 @@ def test_a_name_that_is_none(name: str, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    "environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}]
+    "environment",
+    [
+        pytest.param({"HF_HUB_OFFLINE": "1"}, marks=pytest.mark.slow),
+        {"HF_ENDPOINT": "http://127.0.0.1:9"},
+    ],
 )
 def test_a_hub_that_cannot_be_reached_says_so_at_once(
     tmp_path: Path, environment: dict[str, str]

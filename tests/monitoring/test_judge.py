@@ -67,6 +67,7 @@ def test_wrong_answers_are_a_decay(judge: Judge, some_rows: Make):
     assert lower < value < upper < 0.7
 
 
+@pytest.mark.slow
 def test_small_drops_that_last_are_a_trend(judge: Judge, some_rows: Make):
     """Each window is a little worse than the reference: by the class rate."""
     windows = [judge.judge(some_rows(150, seed=seed, rate=0.12)) for seed in range(20, 40)]

@@ -30,6 +30,7 @@ def alarms(found: dict) -> set[str]:
     return {key for key, finding in found.items() if finding is not None and finding.exceeded}
 
 
+@pytest.mark.slow
 def test_clean_windows_alarm_as_rarely_as_stated(some_rows: Make, some_reference: Make):
     """Over references as well as windows: five references, thirty windows each."""
     rates = []

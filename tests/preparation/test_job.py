@@ -253,13 +253,18 @@ def _cut(out: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        _flip,
-        _cut,
-        lambda out: (out / "train" / "00001.parquet").unlink(),
-        lambda out: (out / "manifest.json").unlink(),
-        lambda out: (out / "audit.json").write_text("{"),
+        pytest.param(_flip, id="flipped"),
+        pytest.param(_cut, id="cut", marks=pytest.mark.slow),
+        pytest.param(
+            lambda out: (out / "train" / "00001.parquet").unlink(),
+            id="shard",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(lambda out: (out / "manifest.json").unlink(), id="manifest"),
+        pytest.param(
+            lambda out: (out / "audit.json").write_text("{"), id="audit", marks=pytest.mark.slow
+        ),
     ],
-    ids=["flipped", "cut", "shard", "manifest", "audit"],
 )
 def test_what_is_damaged_is_prepared_again_when_told(
     damage: Callable[[Path], object], run_prepare: Prepare, write_csv: Write

@@ -52,6 +52,10 @@ Job = Callable[..., tuple[float, Path]]
 OWN = {"data=csv", "data=shards"}
 
 
+def slow(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
@@ -218,7 +222,7 @@ def shards(write_prepared: Callable[..., Any], tmp_path: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("model", ["fusion", "text", "tabular"])
+@pytest.mark.parametrize("model", ["fusion", slow("text"), slow("tabular")])
 def test_a_prepared_dataset_is_streamed_to_a_bundle(job: Job, shards: list[str], model: str):
     _, folder = job(*shards, f"model={model}", "trainer.max_epochs=2")
     last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
@@ -242,10 +246,10 @@ def test_a_prepared_dataset_is_streamed_to_a_bundle(job: Job, shards: list[str],
     ("choice", "steps"),
     [
         (["debug=one_batch"], 1),
-        (["debug=overfit", "trainer.max_epochs=3"], 6),
-        (["debug=profiler"], 25),
+        slow(["debug=overfit", "trainer.max_epochs=3"], 6),
+        slow(["debug=profiler"], 25),
         (["trainer.accumulate_grad_batches=4"], 7),
-        (["trainer.limit_train_batches=0.5"], 12),
+        slow(["trainer.limit_train_batches=0.5"], 12),
     ],
 )
 def test_a_part_of_the_stream(job: Job, shards: list[str], choice: list[str], steps: int):
@@ -255,6 +259,7 @@ def test_a_part_of_the_stream(job: Job, shards: list[str], choice: list[str], st
     assert last["StreamingDataModule"]["epoch"] == last["epoch"] + 1
 
 
+@pytest.mark.slow
 def test_columns_of_a_prepared_dataset_may_be_left_out(job: Job, shards: list[str]):
     _, folder = job(*shards, "model=tabular", "data.categorical=[]", "features=none")
     assert Predictor.load(folder / "bundle").columns == ["age"]
@@ -269,6 +274,7 @@ def test_a_dataset_that_was_prepared_without_columns_has_no_features_of_its_own(
         job(*shards, "model=tabular", "features=none")
 
 
+@pytest.mark.slow
 def test_folds_share_out_the_test_rows(job: Job, tmp_path: Path):
     path = table(tmp_path / "folds.csv", 200, classes=["no", "yes"])
     rows = set()
@@ -298,7 +304,7 @@ def test_normalising_goes_into_the_bundle(job: Job):
     assert Predictor.load(folder / "bundle").cleaning.normalise
 
 
-@pytest.mark.parametrize("model", ["fusion", "tfidf"])
+@pytest.mark.parametrize("model", [slow("fusion"), "tfidf"])
 def test_a_sweep_never_touches_the_test_rows(
     job: Job, model: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -315,7 +321,7 @@ def test_a_sweep_never_touches_the_test_rows(
     assert list(json.loads((folder / "result.json").read_text())["metrics"]) == ["val"]
 
 
-@pytest.mark.parametrize("debug", ["one_batch", "profiler"])
+@pytest.mark.parametrize("debug", ["one_batch", slow("profiler")])
 def test_debug_presets(job: Job, debug: str):
     _, folder = job(f"debug={debug}", "data.fetch.rows=200")
     assert (folder / "bundle" / "manifest.json").is_file()
@@ -423,6 +429,7 @@ def test_a_resumed_run_keeps_the_batch_size_that_was_found(
     assert f"the run in {folder} is finished: nothing to do" in caplog.messages
 
 
+@pytest.mark.slow
 def test_fewer_epochs_than_the_run_has_done(job: Job, tmp_path: Path):
     options = own(table(tmp_path / "a.csv", 200, classes=["no", "yes"]))
     _, folder = job(*options, "trainer.max_epochs=2")
@@ -465,6 +472,7 @@ def test_a_training_that_diverges_fails_the_run(job: Job, tmp_path: Path):
     assert RunFolder(tmp_path / "run").record["state"] == "failed"
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_what_is_bundled(job: Job):
     _, folder = job("callbacks=ema", "callbacks.ema.decay=0.9", "trainer.max_epochs=2")
     checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
@@ -475,6 +483,7 @@ def test_averaged_weights_are_what_is_bundled(job: Job):
     assert any(not torch.equal(bundled[k], last[f"network.{k}"]) for k in bundled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choice",
     [
@@ -492,6 +501,7 @@ def test_what_saves_memory_ends_in_an_ordinary_bundle(job: Job, choice: list[str
     assert sum(prediction.probabilities.values()) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_checkpointed_gradients_train_the_same(job: Job):
     found = []
     for choice in ("false", "true"):
@@ -539,7 +549,7 @@ def test_a_training_that_was_not_split_does_not_go_on_split(
         job(*own(stopped.parent / "a.csv"), "trainer=fsdp", "loader.pin_memory=false")
 
 
-@pytest.mark.parametrize("model", ["fusion", "tfidf"])
+@pytest.mark.parametrize("model", [slow("fusion"), "tfidf"])
 def test_rows_that_are_trusted_less_teach_less(job: Job, tmp_path: Path, model: str):
     path = table(tmp_path / "trust.csv", 400, classes=["no", "yes"])
     frame = pd.read_csv(path)
