@@ -81,9 +81,12 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     HydraConfig.instance().cfg = None
 
 
-def _of_train(group: str) -> bool:
-    defaults = OmegaConf.load(CONF / "train.yaml").defaults
-    return any(group in entry for entry in defaults if not isinstance(entry, str))
+TRAINS = [
+    group
+    for entry in OmegaConf.load(CONF / "train.yaml").defaults
+    if not isinstance(entry, str)
+    for group in entry
+]
 
 
 def test_every_group_was_found_however_deep() -> None:
@@ -96,7 +99,7 @@ def test_every_group_was_found_however_deep() -> None:
     }
 
 
-@pytest.mark.parametrize(("group", "option"), [pair for pair in OPTIONS if _of_train(pair[0])])
+@pytest.mark.parametrize(("group", "option"), [pair for pair in OPTIONS if pair[0] in TRAINS])
 def test_option_composes_resolves_and_fits_the_code(
     group: str, option: str, composed: Callable[..., DictConfig]
 ) -> None:
@@ -372,7 +375,7 @@ def test_help_names_groups_and_their_options_without_bases(
         for words in map(str.split, done.stdout.splitlines())
         if words
     }
-    groups = {group for group, _ in OPTIONS if _of_train(group)} - {"hydra", "paths"}
+    groups = {group for group, _ in OPTIONS if group in TRAINS} - {"hydra", "paths"}
     for group in groups:
         assert lines[group] == [option for name, option in OPTIONS if name == group]
     assert "_classifier" not in done.stdout
