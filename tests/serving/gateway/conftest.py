@@ -175,6 +175,23 @@ class Running:
         ]
 
 
+class Hurried:
+    """For uvicorn, which looks ten times a second whether to stop: asyncio with short sleeps."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 10)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hurried() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("uvicorn.server.asyncio", Hurried())
+        yield
+
+
 @contextmanager
 def running(settings: Settings, **options: Any) -> Iterator[Running]:
     """A gateway, from its start to its end."""
