@@ -176,7 +176,7 @@ class Running:
 
 
 class Hurried:
-    """For uvicorn, which looks ten times a second whether to stop: asyncio with short sleeps."""
+    """asyncio with short sleeps, for uvicorn, which looks every 0.1 s whether to stop."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(asyncio, name)
