@@ -67,6 +67,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Let all be garbage at the end: DuckDB would report what is left of it."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def once() -> Iterator[None]:
     """What hundreds of tests would do again, to the same effect, is done once."""
