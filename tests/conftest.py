@@ -57,7 +57,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
-# What is imported stays, and looking for garbage among it would take a tenth of the time.
+# What is imported stays: looking for garbage among it takes a sixth of the time of collecting.
 gc.disable()
 
 
