@@ -33,7 +33,6 @@ from fakenews.errors import (
     Interrupted,
     TrainingError,
 )
-from fakenews.evaluation import plots
 from fakenews.models.encoder import tiny
 from fakenews.predictor import Predictor
 from fakenews.tracking.folder import RunFolder
@@ -59,12 +58,6 @@ def slow(*values: Any) -> Any:
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody looks at the plots of these runs."""
-    monkeypatch.setattr(plots, "_DPI", 30)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """Batches streamed from real shards: each row once, in one order, whatever happens."""
 
 import shutil
+import subprocess
 import sys
 import threading
 from collections import Counter
@@ -252,15 +253,28 @@ def test_entities_come_from_the_shards(write_prepared: Write, tmp_path: Path):
     assert next(batches_of(module(data, None, features=fewer))).tabular.shape[1] == fewer.dim
 
 
-def test_entity_counts_stream_without_spacy(
-    write_prepared: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    url = write_prepared(tmp_path, entities=("GPE", "ORG")).storage.url
-    monkeypatch.setitem(sys.modules, "spacy", None)  # importing it fails
-    data = load(path=url)
-    features = fit_features(FeaturePipeline(entities="en_core_web_sm"), data)
-    batches = batches_of(module(data, None, features=features))
-    assert sum(len(batch.rows) for batch in batches) == 169
+def test_entity_counts_stream_without_spacy(write_prepared: Write, tmp_path: Path):
+    write_prepared(tmp_path, entities=("GPE", "ORG"))
+    script = """
+import sys
+from types import SimpleNamespace
+from fakenews.data.prepared import load
+from fakenews.features.pipeline import FeaturePipeline
+from fakenews.training.reader import fit_features
+from fakenews.training.streaming import StreamingDataModule
+data = load(path=sys.argv[1])
+features = fit_features(FeaturePipeline(entities="en_core_web_sm"), data)
+module = StreamingDataModule(dataset=data, features=features, pretrained=None)
+module.trainer = SimpleNamespace(global_rank=0, world_size=1, overfit_batches=0)
+print(sum(len(batch.rows) for batch in module.train_dataloader()), "spacy" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["169", "False"]
 
 
 def test_more_than_was_prepared_is_refused_at_once(dataset: PreparedDataset):
